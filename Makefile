@@ -1,0 +1,33 @@
+# Each target sets up what it needs with plain python3 and pip; a second run reuses the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NAME ?= demo
+DATA ?= $(ENDCAP_DATA)
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(BIN)/endcap demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run $(NAME) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build demo-shop
+
+# torch goes first and alone: its CPU build is chosen by the pin, before anything can ask for another.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

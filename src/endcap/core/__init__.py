@@ -1,0 +1,1 @@
+"""The thin floor: types, tables, plug points, errors, artefacts. Imports nothing else of Endcap."""
