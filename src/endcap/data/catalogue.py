@@ -1,0 +1,183 @@
+"""The catalogue and the users of a workspace: rows of SQLite, the newest version of each only.
+
+Lists are kept as JSON text. Every write moves a version number on and chains a digest of what was written, so that a
+release can say exactly which catalogue it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import msgspec
+import polars as pl
+
+from endcap.core import tables
+from endcap.core.errors import DataError
+from endcap.core.types import Availability, Item
+from endcap.data.database import get_meta, set_meta
+
+_LISTS = ("categories", "images", "audio")
+_DEFAULTS: dict[str, Any] = {
+    "title": "",
+    "description": "",
+    "attributes": "{}",
+    "availability": Availability.IN_STOCK.value,
+}
+_ITEM_NAMES = tables.names(tables.ITEMS)
+_USER_NAMES = tables.names(tables.USERS)
+
+Rows = list[tuple[Any, ...]]
+
+
+def item_rows(items: pl.DataFrame | Sequence[Item]) -> Rows:
+    """Checked rows for `put_items`. Optional columns that are missing get the defaults of `Item`."""
+    if not isinstance(items, pl.DataFrame):
+        return [_row_of(item) for item in _sound(items)]
+    frame = _conformed(items, tables.ITEMS)
+    _refuse_missing(frame, "item_id", "items")
+    frame = frame.with_columns(
+        *(pl.col(name).fill_null(value) for name, value in _DEFAULTS.items()),
+        *(pl.col(name).fill_null(pl.lit([], pl.List(pl.String))).list.drop_nulls() for name in _LISTS),
+        pl.col("price").fill_nan(None),
+    )
+    _refuse_unknown_availability(frame)
+    _refuse_bad_attributes(frame, "item_id")
+    return _with_json_lists(frame)
+
+
+def user_rows(users: pl.DataFrame) -> Rows:
+    """Checked rows for `put_users`."""
+    frame = _conformed(users, tables.USERS)
+    _refuse_missing(frame, "user_id", "users")
+    frame = frame.with_columns(pl.col("attributes").fill_null("{}"))
+    _refuse_bad_attributes(frame, "user_id")
+    return frame.rows()
+
+
+def put_items(connection: apsw.Connection, rows: Rows) -> int:
+    """Insert or replace by item_id; returns the number of rows."""
+    return _upsert(connection, "items", _ITEM_NAMES, rows)
+
+
+def put_users(connection: apsw.Connection, rows: Rows) -> int:
+    """Insert or replace by user_id; returns the number of rows."""
+    return _upsert(connection, "users", _USER_NAMES, rows)
+
+
+def read_items(connection: apsw.Connection) -> pl.DataFrame:
+    """Columns of `tables.ITEMS`, in the order in which the items first came."""
+    rows = connection.execute(f"SELECT {', '.join(_ITEM_NAMES)} FROM items ORDER BY position").fetchall()  # noqa: S608
+    stored = {name: pl.String() if name in _LISTS else kind for name, kind in tables.schema(tables.ITEMS).items()}
+    frame = pl.DataFrame(rows, schema=stored, orient="row")
+    return frame.with_columns(pl.col(name).str.json_decode(pl.List(pl.String)) for name in _LISTS)
+
+
+def read_item(connection: apsw.Connection, item_id: str) -> Item | None:
+    query = f"SELECT {', '.join(_ITEM_NAMES)} FROM items WHERE item_id = ?"  # noqa: S608
+    row = connection.execute(query, (item_id,)).fetchone()
+    if row is None:
+        return None
+    values = dict(zip(_ITEM_NAMES, row, strict=True))
+    for name in (*_LISTS, "attributes"):
+        values[name] = msgspec.json.decode(values[name])
+    return msgspec.convert(values, Item)
+
+
+def read_users(connection: apsw.Connection) -> pl.DataFrame:
+    """Columns of `tables.USERS`, in the order in which the users first came."""
+    rows = connection.execute("SELECT user_id, attributes FROM users ORDER BY position").fetchall()
+    return pl.DataFrame(rows, schema=tables.schema(tables.USERS), orient="row")
+
+
+def read_user(connection: apsw.Connection, user_id: str) -> dict[str, str] | None:
+    text: str | None = connection.execute("SELECT attributes FROM users WHERE user_id = ?", (user_id,)).get
+    return None if text is None else msgspec.json.decode(text, type=dict[str, str])
+
+
+def _upsert(connection: apsw.Connection, table: str, names: list[str], rows: Rows) -> int:
+    if not rows:
+        return 0
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+    connection.executemany(
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+        f" ON CONFLICT ({names[0]}) DO UPDATE SET {changes}",
+        rows,
+    )
+    digest = hashlib.blake2b(get_meta(connection, f"{table}_digest", "").encode(), digest_size=16)
+    digest.update(msgspec.json.encode(rows))
+    set_meta(connection, f"{table}_digest", digest.hexdigest())
+    set_meta(connection, f"{table}_version", str(int(get_meta(connection, f"{table}_version", "0")) + 1))
+    return len(rows)
+
+
+def _conformed(frame: pl.DataFrame, columns: tuple[tables.Column, ...]) -> pl.DataFrame:
+    try:
+        return tables.conform(frame, columns)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"A column has the wrong type: {error}.", next_step="See endcap.core.tables.") from error
+
+
+def _sound(items: Sequence[Item]) -> list[Item]:
+    """The items after a round trip, which refuses what their annotations forbid."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(items), type=list[Item])
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise DataError(f"An item is not valid: {error}.", next_step="Mend it and put the items again.") from error
+
+
+def _row_of(item: Item) -> tuple[Any, ...]:
+    return (
+        item.item_id,
+        item.title,
+        item.description,
+        item.price,
+        item.currency,
+        _json(item.categories),
+        item.brand,
+        _json(item.attributes),
+        _json(item.images),
+        _json(item.audio),
+        item.availability.value,
+        item.created_ms,
+    )
+
+
+def _with_json_lists(frame: pl.DataFrame) -> Rows:
+    texts = {name: pl.Series(name, [_json(value) for value in frame[name].to_list()], pl.String) for name in _LISTS}
+    return frame.with_columns(**texts).rows()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _refuse_missing(frame: pl.DataFrame, name: str, table: str) -> None:
+    missing = frame[name].null_count()
+    if missing:
+        raise DataError(f"{missing} of {frame.height} {table} have no {name}.", next_step="Clean the table first.")
+
+
+def _refuse_unknown_availability(frame: pl.DataFrame) -> None:
+    wrong = frame.filter(~pl.col("availability").is_in([kind.value for kind in Availability]))
+    if wrong.height:
+        raise DataError(
+            f"The availability {wrong['availability'][0]!r} is not known ({wrong.height} rows).",
+            where=f"item {wrong['item_id'][0]!r}",
+            next_step=f"Use one of {', '.join(Availability)}.",
+        )
+
+
+def _refuse_bad_attributes(frame: pl.DataFrame, key: str) -> None:
+    decoder = msgspec.json.Decoder(dict[str, str])
+    for name, text in zip(frame[key].to_list(), frame["attributes"].to_list(), strict=True):
+        try:
+            decoder.decode(text)
+        except msgspec.MsgspecError as error:
+            raise DataError(
+                f"The attributes are not a JSON object of text values: {error}.",
+                where=f"{key} {name!r}",
+                next_step="Turn the values into text.",
+            ) from error

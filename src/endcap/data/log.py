@@ -1,0 +1,146 @@
+"""Live events as rows of SQLite: how they are checked, inserted once, and read back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import apsw
+import msgspec
+import polars as pl
+
+from endcap.core import tables
+from endcap.core.errors import CallerError, DataError
+from endcap.core.types import Event, EventType
+from endcap.data.database import last_seq
+from endcap.data.segments import SegmentFiles, hash_ids
+
+Rows = list[tuple[Any, ...]]
+SegmentJob = Callable[[apsw.Connection], tuple[pl.Series, int]]
+
+_NAMES = tables.names(tables.EVENTS)
+_REQUIRED = [column.name for column in tables.EVENTS if not column.nullable and column.name != "event_id"]
+_SCHEMA = {**tables.schema(tables.EVENTS), "seq": pl.Int64()}
+_INSERT = (
+    f"INSERT INTO events (seq, {', '.join(_NAMES)}) VALUES (?{', ?' * len(_NAMES)})"  # noqa: S608
+    " ON CONFLICT (event_id) DO NOTHING"
+)
+_SELECT = f"SELECT {', '.join(_NAMES)}, seq FROM events WHERE seq > ? ORDER BY seq"  # noqa: S608
+_INT64 = range(-(2**63), 2**63)
+
+
+def event_rows(events: Sequence[Event]) -> Rows:
+    """One tuple an event, in the order of `tables.EVENTS`. CallerError if one is not what its annotations say."""
+    try:
+        sound = msgspec.json.decode(msgspec.json.encode(events), type=list[Event])
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise CallerError(
+            f"An event is not valid: {error}.", where="events", next_step="Mend it and send the batch again."
+        ) from error
+    for position, event in enumerate(sound):
+        if event.ts_ms not in _INT64:
+            raise CallerError(
+                f"The time {event.ts_ms} is not a number of milliseconds.",
+                where=f"events[{position}].ts_ms",
+                next_step="Send UTC milliseconds.",
+            )
+    return [_row_of(event) for event in sound]
+
+
+def checked_table(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame in exactly the columns of `tables.EVENTS`, every row with an event_id."""
+    try:
+        table = tables.conform(frame, tables.EVENTS)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"A column has the wrong type: {error}.", next_step="Clean the table first.") from error
+    for name in _REQUIRED:
+        gaps = table[name].null_count()
+        if gaps:
+            raise DataError(f"{gaps} of {table.height} events have no {name}.", next_step="Clean the table first.")
+    unknown = table.filter(~pl.col("event_type").is_in([kind.value for kind in EventType]))
+    if unknown.height:
+        raise DataError(
+            f"The event_type {unknown['event_type'][0]!r} is not known ({unknown.height} rows).",
+            next_step="Clean the table first.",
+        )
+    table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
+    unnamed = table["event_id"].is_null() | (table["event_id"] == "")
+    if not unnamed.any():
+        return table
+    ids = [event_id or uuid.uuid4().hex for event_id in table["event_id"].to_list()]
+    return table.with_columns(pl.Series("event_id", ids, pl.String))
+
+
+def insert(connection: apsw.Connection, rows: Rows, files: SegmentFiles) -> tuple[list[bool], int]:
+    """Inserts what is new; returns which rows were, and the newest seq. Must run inside a write transaction."""
+    ids = pl.Series([row[0] for row in rows], dtype=pl.String)
+    in_segments = files.holding(ids, hash_ids(ids)).tolist() if files.any_committed else [False] * len(rows)
+    seq, fresh = last_seq(connection), []
+    for row, is_held in zip(rows, in_segments, strict=True):
+        is_fresh = not is_held
+        if is_fresh:
+            connection.execute(_INSERT, (seq + 1, *row))
+            is_fresh = connection.changes() == 1
+        seq += is_fresh
+        fresh.append(is_fresh)
+    return fresh, seq
+
+
+def read_live(connection: apsw.Connection, since_seq: int) -> pl.DataFrame:
+    """Live events after a seq: the columns of `tables.EVENTS`, then `seq`."""
+    return pl.DataFrame(connection.execute(_SELECT, (since_seq,)).fetchall(), schema=_SCHEMA, orient="row")
+
+
+def read_live_events(connection: apsw.Connection, since_seq: int) -> list[tuple[int, Event]]:
+    return _events(connection.execute(_SELECT, (since_seq,)))
+
+
+def read_live_ids(connection: apsw.Connection, since_seq: int = 0) -> pl.Series:
+    rows = connection.execute("SELECT event_id FROM events WHERE seq > ?", (since_seq,))
+    return pl.Series([event_id for (event_id,) in rows], dtype=pl.String)
+
+
+def events_of(frame: pl.DataFrame) -> list[tuple[int, Event]]:
+    """(seq, event) of each row of what `Store.events` gives."""
+    return _events(frame.select(*_NAMES, "seq").iter_rows())
+
+
+def _events(rows: Iterable[tuple[Any, ...]]) -> list[tuple[int, Event]]:
+    return [(row[-1], _event_of(row)) for row in rows]
+
+
+def _row_of(event: Event) -> tuple[Any, ...]:
+    return (
+        event.event_id or uuid.uuid4().hex,
+        event.event_type.value,
+        event.user_id,
+        event.ts_ms,
+        event.item_id,
+        event.session_id,
+        event.quantity,
+        event.price,
+        event.currency,
+        event.value,
+        event.query,
+        event.placement,
+        event.recommendation_id,
+    )
+
+
+def _event_of(row: tuple[Any, ...]) -> Event:
+    return Event(
+        event_id=row[0],
+        event_type=EventType(row[1]),
+        user_id=row[2],
+        ts_ms=row[3],
+        item_id=row[4],
+        session_id=row[5],
+        quantity=row[6],
+        price=row[7],
+        currency=row[8],
+        value=row[9],
+        query=row[10],
+        placement=row[11],
+        recommendation_id=row[12],
+    )

@@ -1,0 +1,213 @@
+"""Segments: immutable Parquet files that hold bulk loads of events.
+
+One-row inserts are bounded by SQLite; a bulk load is bounded by the disk. A segment `000001.parquet` holds events in
+the columns of `tables.EVENTS`, in order of arrival; its row in SQLite gives the seq of its first and last. Beside it,
+`000001.ids.npy` holds the blake2b-8 hashes of its event ids, sorted, uint64 [rows], read through a memory map: it says
+without opening the segment that an event id is new. A hit is confirmed in the segment itself.
+
+A segment exists from the moment its row is committed. Files without a row are what a killed writer left behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import apsw
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from endcap.core.artifacts import flush
+from endcap.core.errors import ServiceError
+from endcap.data.database import SEGMENTS
+
+ROWS_PER_GROUP = 131_072
+
+Hashes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One row of the `segments` table. first_seq and last_seq are 0 until the segment is committed."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    ids_bytes: int
+    ids_sha256: str
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+def hash_ids(ids: pl.Series) -> Hashes:
+    """uint64 [n]: blake2b with a digest of 8 bytes, little-endian, of each id in UTF-8."""
+    blake2b = hashlib.blake2b
+    digests = b"".join([blake2b(event_id, digest_size=8).digest() for event_id in ids.cast(pl.Binary).to_list()])
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+
+
+def any_at(hashes: Hashes, sorted_hashes: Hashes) -> Mask:
+    """bool [n]: True where a hash occurs among the sorted ones."""
+    found = np.zeros(len(hashes), np.bool_)
+    if not len(sorted_hashes):
+        return found
+    # Searched in ascending order, because a random order would miss the processor's cache at every step.
+    order = np.argsort(hashes)
+    ascending = hashes[order]
+    places = np.minimum(np.searchsorted(sorted_hashes, ascending), len(sorted_hashes) - 1)
+    found[order] = sorted_hashes[places] == ascending
+    return found
+
+
+def list_segments(connection: apsw.Connection) -> list[Segment]:
+    """The committed segments, oldest first."""
+    rows = connection.execute(
+        "SELECT name, last_seq - first_seq + 1, bytes, sha256, ids_bytes, ids_sha256, first_seq, last_seq"
+        " FROM segments ORDER BY last_seq"
+    )
+    return [Segment(*row) for row in rows]
+
+
+def in_order(live: pl.DataFrame, segments: list[tuple[Segment, pl.LazyFrame]], since_seq: int) -> pl.LazyFrame:
+    """Segments and the live events between them, one after the other by seq."""
+    parts: list[pl.LazyFrame] = []
+    seqs, start = live["seq"], 0
+    for segment, scan in segments:
+        end = int(seqs.search_sorted(segment.first_seq))
+        parts.append(live.slice(start, end - start).lazy())
+        parts.append(scan if segment.first_seq > since_seq else scan.filter(pl.col("seq") > since_seq))
+        start = end
+    parts.append(live.slice(start).lazy())
+    return pl.concat(parts)
+
+
+class SegmentFiles:
+    """The files of the `segments` folder, and the hashes of the ids in those that are committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / SEGMENTS
+        self._indexes: list[tuple[Segment, Hashes]] = []
+
+    @property
+    def any_committed(self) -> bool:
+        return bool(self._indexes)
+
+    def reload(self, connection: apsw.Connection) -> None:
+        """Map the ids of the committed segments; a missing or cut file is an error at once, not at the first read."""
+        known = {segment.name: (segment, hashes) for segment, hashes in self._indexes}
+        segments = list_segments(connection)
+        for segment in segments:
+            self._check_size(segment)
+        self._indexes = [known.get(segment.name) or (segment, self._map(segment)) for segment in segments]
+
+    def write(self, frame: pl.DataFrame, hashes: Hashes, number: int) -> Segment:
+        """Write a segment's two files durably under their final names. Invisible until `commit`."""
+        self.folder.mkdir(exist_ok=True)
+        name = f"{number:06d}"
+        events, ids = self.events_path(name), self.ids_path(name)
+        beside = [path.with_name(f".{path.name}.tmp") for path in (events, ids)]
+        frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
+        with beside[1].open("wb") as file:
+            np.save(file, np.sort(hashes))
+        for temporary, path in zip(beside, (events, ids), strict=True):
+            flush(temporary)
+            temporary.rename(path)
+        flush(self.folder)
+        flush(self.folder.parent)
+        return Segment(name, frame.height, events.stat().st_size, _sha256(events), ids.stat().st_size, _sha256(ids))
+
+    def commit(self, connection: apsw.Connection, segment: Segment, first_seq: int) -> Segment:
+        """Insert the segment's row; must run inside the transaction that makes it visible."""
+        whole = replace(segment, first_seq=first_seq, last_seq=first_seq + segment.rows - 1)
+        row = (whole.last_seq, first_seq, whole.name, whole.bytes, whole.sha256, whole.ids_bytes, whole.ids_sha256)
+        connection.execute(
+            "INSERT INTO segments (last_seq, first_seq, name, bytes, sha256, ids_bytes, ids_sha256)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        self._indexes.append((whole, self._map(whole)))
+        return whole
+
+    def discard(self, segment: Segment) -> None:
+        """Remove the files of a segment that was not committed."""
+        self.events_path(segment.name).unlink(missing_ok=True)
+        self.ids_path(segment.name).unlink(missing_ok=True)
+
+    def sweep(self, connection: apsw.Connection) -> list[str]:
+        """Remove every file that no committed segment owns; returns their names. Only for the writer."""
+        if not self.folder.is_dir():
+            return []
+        owned = {
+            path.name
+            for segment in list_segments(connection)
+            for path in (self.events_path(segment.name), self.ids_path(segment.name))
+        }
+        orphans = sorted(path for path in self.folder.iterdir() if path.name not in owned)
+        for path in orphans:
+            path.unlink()
+        return [path.name for path in orphans]
+
+    def holding(self, ids: pl.Series, hashes: Hashes) -> Mask:
+        """bool [n]: True where a committed segment holds the id."""
+        held = np.zeros(len(ids), np.bool_)
+        for segment, known in list(self._indexes):
+            hits = np.flatnonzero(any_at(hashes, known))
+            if len(hits):
+                held[hits] |= self.confirmed(segment.name, ids.gather(hits))
+        return held
+
+    def confirmed(self, name: str, ids: pl.Series) -> Mask:
+        """bool [n]: True where the segment really holds the id: two ids may share a hash."""
+        wanted = ids.alias("event_id").to_frame().lazy()
+        stored = pl.scan_parquet(self.events_path(name)).select("event_id")
+        found = stored.join(wanted, on="event_id", how="semi").collect()["event_id"]
+        held: Mask = ids.is_in(found.implode()).to_numpy()
+        return held
+
+    def scan(self, segment: Segment) -> pl.LazyFrame:
+        """The segment's events with their seq."""
+        rows = pl.scan_parquet(self.events_path(segment.name), row_index_name="seq", row_index_offset=segment.first_seq)
+        return rows.select(pl.exclude("seq"), pl.col("seq").cast(pl.Int64))
+
+    def verify(self, connection: apsw.Connection) -> list[str]:
+        """A sentence for each file whose checksum differs from what was committed."""
+        return [
+            f"{path}: {'missing' if not path.is_file() else 'the checksum differs from what was committed'}"
+            for segment in list_segments(connection)
+            for path, sha256 in (
+                (self.events_path(segment.name), segment.sha256),
+                (self.ids_path(segment.name), segment.ids_sha256),
+            )
+            if not path.is_file() or _sha256(path) != sha256
+        ]
+
+    def events_path(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
+
+    def ids_path(self, name: str) -> Path:
+        return self.folder / f"{name}.ids.npy"
+
+    def _map(self, segment: Segment) -> Hashes:
+        hashes: Hashes = np.load(self.ids_path(segment.name), mmap_mode="r", allow_pickle=False)
+        return hashes
+
+    def _check_size(self, segment: Segment) -> None:
+        for path, size in (
+            (self.events_path(segment.name), segment.bytes),
+            (self.ids_path(segment.name), segment.ids_bytes),
+        ):
+            if not path.is_file() or path.stat().st_size != size:
+                raise ServiceError(
+                    "The segment is missing or not of the size that was committed.",
+                    where=str(path),
+                    next_step="Restore it from a backup.",
+                )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
