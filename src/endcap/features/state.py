@@ -1,0 +1,156 @@
+"""A user's state: the one function that turns events into what sources and ranker read.
+
+Training slices a history at some past moment and calls `context`; the server appends each accepted event to a
+`UserState` and calls the same `context`. There is no second path, so what was learned is what is served.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endcap.core.types import Context, EventType, Int32Array, Int64Array, Placement
+from endcap.features.sequences import NOTHING, REMEMBERED_CODES, History
+
+MAX_EVENTS = 4096
+VISIT_MS = 24 * 3600 * 1000
+ADD, REMOVE, PURCHASE = EventType.ADD_TO_CART.code, EventType.REMOVE_FROM_CART.code, EventType.PURCHASE.code
+LOOKS = (EventType.VIEW.code, EventType.CLICK.code)
+NO_ITEMS = np.empty(0, np.int32)
+
+
+class UserState:
+    """One user's events, live. Holds at most the newest `MAX_EVENTS` of them.
+
+    Events may arrive late: each is put where its time belongs, after those of the same time.
+    """
+
+    __slots__ = ("_baskets", "_frozen", "_items", "_kinds", "_ts_ms")
+
+    def __init__(self, history: History = NOTHING) -> None:
+        kept = history.newest(MAX_EVENTS)
+        self._items: list[int] = kept.items.tolist()
+        self._kinds: list[int] = kept.kinds.tolist()
+        self._ts_ms: list[int] = kept.ts_ms.tolist()
+        self._baskets: list[int] = kept.baskets.tolist()
+        self._frozen: History | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def apply(self, item: int, kind: int, ts_ms: int, basket: int) -> None:
+        """Fold one event. Kinds that are not remembered (impressions, searches) change nothing."""
+        if kind not in REMEMBERED_CODES:
+            return
+        place = bisect_right(self._ts_ms, ts_ms)
+        self._items.insert(place, item)
+        self._kinds.insert(place, kind)
+        self._ts_ms.insert(place, ts_ms)
+        self._baskets.insert(place, basket)
+        if len(self._items) > MAX_EVENTS:
+            for column in (self._items, self._kinds, self._ts_ms, self._baskets):
+                del column[0]
+        self._frozen = None
+
+    def history(self) -> History:
+        """The events as arrays; shared until the next `apply`, so not to be written to."""
+        if self._frozen is None:
+            self._frozen = History(
+                np.array(self._items, np.int32),
+                np.array(self._kinds, np.int8),
+                np.array(self._ts_ms, np.int64),
+                np.array(self._baskets, np.uint64),
+            )
+        return self._frozen
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Events gathered by a code. codes: distinct, ascending; n: baskets with it; first_ms, last_ms: when. All [g]."""
+
+    codes: Int32Array
+    n: Int32Array
+    first_ms: Int64Array
+    last_ms: Int64Array
+
+    def find(self, wanted: Int32Array) -> tuple[Int64Array, NDArray[np.bool_]]:
+        """For each wanted code its row (0 where absent) and whether it is there."""
+        if not len(self.codes):
+            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
+        rows = np.minimum(np.searchsorted(self.codes, wanted), len(self.codes) - 1)
+        return rows, self.codes[rows] == wanted
+
+
+def gather(codes: Int32Array, ts_ms: Int64Array, baskets: NDArray[np.uint64]) -> Groups:
+    """Group events (oldest first) by code. A basket counts once for each run of it within a code's events."""
+    if not len(codes):
+        return Groups(NO_ITEMS, NO_ITEMS, np.empty(0, np.int64), np.empty(0, np.int64))
+    order = np.argsort(codes, kind="stable")
+    codes, ts_ms, baskets = codes[order], ts_ms[order], baskets[order]
+    new_code = np.concatenate([[True], codes[1:] != codes[:-1]])
+    new_basket = np.concatenate([[True], baskets[1:] != baskets[:-1]]) | new_code
+    starts = np.flatnonzero(new_code)
+    ends = np.append(starts[1:], len(codes)) - 1
+    counts = np.add.reduceat(new_basket.astype(np.int32), starts, dtype=np.int32)
+    return Groups(codes[starts], counts, ts_ms[starts], ts_ms[ends])
+
+
+def context(
+    history: History,
+    now_ms: int,
+    placement: Placement,
+    *,
+    cart: Int32Array | None = None,
+    anchor: int = -1,
+    row: int = -1,
+) -> Context:
+    """What is known at `now_ms`, from a history that holds nothing later.
+
+    cart: given by the request; None means what the history's cart events leave in it.
+    """
+    kept = history.newest(MAX_EVENTS)
+    purchases = np.flatnonzero(kept.kinds == PURCHASE)
+    bought = gather(kept.items[purchases], kept.ts_ms[purchases], kept.baskets[purchases])
+    since_order = int(purchases[-1]) + 1 if len(purchases) else 0
+    newest = kept.baskets[purchases[-1]] if len(purchases) else None
+    return Context(
+        now_ms=now_ms,
+        placement=placement,
+        items=kept.items,
+        kinds=kept.kinds,
+        ts_ms=kept.ts_ms,
+        baskets=kept.baskets,
+        bought=bought.codes,
+        bought_n=bought.n,
+        bought_first_ms=bought.first_ms,
+        bought_last_ms=bought.last_ms,
+        last_basket=NO_ITEMS if newest is None else np.unique(kept.items[purchases][kept.baskets[purchases] == newest]),
+        cart=_cart(kept, since_order) if cart is None else cart,
+        session=_session(kept, since_order, now_ms),
+        anchor=anchor,
+        row=row,
+    )
+
+
+def _cart(history: History, since: int) -> Int32Array:
+    """What the cart holds, in the order it was put there: added since the newest order and not taken out again."""
+    held: dict[int, None] = {}
+    for item, kind in zip(history.items[since:].tolist(), history.kinds[since:].tolist(), strict=True):
+        if kind == ADD:
+            held[item] = None
+        elif kind == REMOVE:
+            held.pop(item, None)
+    return np.fromiter(held, np.int32, len(held))
+
+
+def _session(history: History, since: int, now_ms: int) -> Int32Array:
+    """Distinct items looked at since the newest order, during this visit, the newest last."""
+    looked: dict[int, None] = {}
+    for place in range(since, len(history)):
+        if history.kinds[place] in LOOKS and history.ts_ms[place] >= now_ms - VISIT_MS:
+            looked.pop(int(history.items[place]), None)
+            looked[int(history.items[place])] = None
+    return np.fromiter(looked, np.int32, len(looked))
