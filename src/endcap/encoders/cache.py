@@ -1,0 +1,124 @@
+"""Vectors on disk by the hash of their content, so that a second run encodes only what is new.
+
+    folder/
+      <digest of the encoder's name and width>/
+        shard-<random>.bin      one run's additions: fixed-size records, appended and flushed to disk
+    record: key (16 bytes), vector (float32 x dim, little-endian), CRC-32 of both (4 bytes)
+
+Every writer appends to a shard of its own, so several may run at once. What a killed writer left unfinished at a
+shard's end does not pass the length or the checksum and is ignored; it will be encoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endcap.core.errors import CallerError
+from endcap.core.protocols import Encoder
+from endcap.core.types import Float32Array, Int64Array
+
+KEY_BYTES = 16
+CRC_BYTES = 4
+ENCODED_AT_ONCE = 4096  # texts between two flushes: what an interruption can cost
+
+
+class CachedEncoder:
+    """Any encoder, with a memory. The wrapped encoder's `name` must name all that its vectors depend on.
+
+    `encoded` counts the contents that had to be encoded so far, `ignored` the damaged records found when opening.
+    """
+
+    def __init__(self, encoder: Encoder, folder: Path) -> None:
+        """folder: shared by any number of encoders and runs; created where missing."""
+        self.name, self.dim = encoder.name, encoder.dim
+        self.encoded = 0
+        self._encoder = encoder
+        self._folder = folder / _digest(f"{encoder.name}\n{encoder.dim}".encode()).hex()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._shard = self._folder / f"shard-{os.urandom(8).hex()}.bin"
+        self._record = np.dtype([("key", "V16"), ("vector", "<f4", (self.dim,)), ("crc", "<u4")])
+        self._vectors: list[Float32Array] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self.ignored = sum(self._open(shard) for shard in sorted(self._folder.glob("shard-*.bin")))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def encode(self, contents: Sequence[str]) -> Float32Array:
+        """float32 [len(contents), dim]; equal contents are encoded once."""
+        keys = [_digest(content.encode("utf-8", "surrogatepass")) for content in contents]
+        missing = {key: content for key, content in zip(keys, contents, strict=True) if key not in self._places}
+        for part in _parts(list(missing.items())):
+            self._add([key for key, _ in part], self._encoder.encode([content for _, content in part]))
+        return self._collect(keys)
+
+    def _collect(self, keys: list[bytes]) -> Float32Array:
+        places: Int64Array = np.array([self._places[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+        out = np.empty((len(keys), self.dim), dtype=np.float32)
+        for block in np.unique(places[:, 0]):
+            rows = np.flatnonzero(places[:, 0] == block)
+            out[rows] = self._vectors[block][places[rows, 1]]
+        return out
+
+    def _add(self, keys: list[bytes], vectors: Float32Array) -> None:
+        """Append to this writer's shard and flush, then remember."""
+        if vectors.shape != (len(keys), self.dim):
+            raise CallerError(
+                f"The encoder gave an array of shape {vectors.shape}, not ({len(keys)}, {self.dim}).",
+                where=self.name,
+                next_step="Let `encode` return one row of `dim` numbers for each content.",
+            )
+        records = np.zeros(len(keys), dtype=self._record)
+        records["key"] = np.frombuffer(b"".join(keys), dtype="V16")
+        records["vector"] = vectors
+        records["crc"] = [_crc(row) for row in _rows(records)]
+        with self._shard.open("ab") as file:
+            file.write(records.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        self.encoded += len(keys)
+        self._remember(records)
+
+    def _open(self, shard: Path) -> int:
+        """Read a shard; returns how many records, whole or torn, had to be ignored."""
+        content = shard.read_bytes()
+        size = self._record.itemsize
+        records = np.frombuffer(content, dtype=self._record, count=len(content) // size)
+        sound = np.array(
+            [_crc(row) == crc for row, crc in zip(_rows(records), records["crc"], strict=True)], dtype=bool
+        )
+        self._remember(records[sound])
+        return int((~sound).sum()) + (len(content) % size > 0)
+
+    def _remember(self, records: NDArray[Any]) -> None:
+        block = len(self._vectors)
+        self._vectors.append(np.ascontiguousarray(records["vector"], dtype=np.float32))
+        self._places.update((key.tobytes(), (block, row)) for row, key in enumerate(records["key"]))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
+
+
+def _rows(records: NDArray[Any]) -> Iterator[memoryview]:
+    whole = memoryview(records.tobytes())
+    size = records.dtype.itemsize
+    return (whole[start : start + size] for start in range(0, len(whole), size))
+
+
+def _crc(record: memoryview) -> int:
+    return zlib.crc32(record[:-CRC_BYTES])
+
+
+def _parts(missing: list[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:
+    """Slices of the missing contents, those of like length together, which encoders batch best."""
+    missing.sort(key=lambda entry: len(entry[1]))
+    return (missing[start : start + ENCODED_AT_ONCE] for start in range(0, len(missing), ENCODED_AT_ONCE))
