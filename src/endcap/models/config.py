@@ -1,0 +1,47 @@
+"""Config sections of the models that torch trains, apart from them so that reading a config needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from endcap.core.section import Section
+
+
+class LoopConfig(Section):
+    """How long and how fast to learn."""
+
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="AdamW's, on matrices only: not on norms, biases, embeddings"
+    )
+    epochs: int = Field(default=30, ge=1, description="at most; the learning rate reaches zero at the last")
+    warmup_share: float = Field(default=0.05, ge=0, lt=1, description="share of the run with a rising learning rate")
+    patience: int = Field(default=4, ge=1, description="epochs without a better metric before stopping")
+    clip_norm: float = Field(default=1.0, gt=0, description="longest gradient, L2 over all parameters")
+    max_seconds: float | None = Field(default=None, gt=0, description="stop by then, the learning rate annealed to fit")
+    seed: int = Field(default=0, ge=0, description="of weights, batches, dropout and negatives")
+
+
+class SequenceConfig(LoopConfig):
+    """The sequence model and its training. The defaults serve a shop of 10,000 items as well as one of 100,000."""
+
+    dim: int = Field(default=64, ge=8, description="width d of user and item vectors")
+    blocks: int = Field(default=1, ge=1, description="transformer blocks")
+    heads: int = Field(default=2, ge=1, description="attention heads; divides dim into even parts")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="of embeddings and of each block's output")
+    max_len: int = Field(default=50, ge=1, description="newest items read")
+    positions: Literal["rotary", "learned"] = Field(default="rotary", description="how order is told")
+    batch_size: int = Field(default=128, ge=1, description="windows in a step")
+    negatives: int = Field(default=1024, ge=0, description="drawn in a step; 0, or as many as items, means all items")
+    sampling: Literal["uniform", "log_uniform", "popularity"] = Field(
+        default="uniform", description="how negatives are drawn"
+    )
+    validation_users: int = Field(
+        default=5000, ge=1, description="at most so many, evenly spaced, are ranked after an epoch"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="divides the scores in the loss")
+    shuffle_within_groups: bool = Field(
+        default=True, description="reshuffle each basket in every epoch, where groups are given"
+    )

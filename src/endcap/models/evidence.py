@@ -1,0 +1,88 @@
+"""What a source says about every item, held as one dense vector or as a query vector over an index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from endcap.core.protocols import VectorIndex
+from endcap.core.types import Float32Array, Int32Array
+
+
+class DenseEvidence:
+    """scores: float32 [items]."""
+
+    __slots__ = ("_scores",)
+
+    def __init__(self, scores: Float32Array) -> None:
+        self._scores = scores
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        items = np.flatnonzero(self._scores > 0).astype(np.int32)
+        return best(items, self._scores[items], k)
+
+    def at(self, items: Int32Array) -> Float32Array:
+        return self._scores[items]
+
+
+class RankedEvidence:
+    """A fixed ranking made when the source was fitted: the same for every shopper, so nothing is left to sort."""
+
+    __slots__ = ("_order", "_scores")
+
+    def __init__(self, scores: Float32Array, order: Int32Array) -> None:
+        self._scores, self._order = scores, order
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        return self._order[:k], self._scores[self._order[:k]]
+
+    def at(self, items: Int32Array) -> Float32Array:
+        return self._scores[items]
+
+
+class SparseEvidence:
+    """items: int32 [m], distinct and ascending; scores: float32 [m]. Every other item scores 0."""
+
+    __slots__ = ("_items", "_scores")
+
+    def __init__(self, items: Int32Array, scores: Float32Array) -> None:
+        self._items, self._scores = items, scores
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        positive = self._scores > 0
+        return best(self._items[positive], self._scores[positive], k)
+
+    def at(self, items: Int32Array) -> Float32Array:
+        if not len(self._items):
+            return np.zeros(len(items), np.float32)
+        rows = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
+        return np.where(self._items[rows] == items, self._scores[rows], np.float32(0))
+
+
+class VectorEvidence:
+    """Inner products of one vector, float32 [dim], with the rows of an index."""
+
+    __slots__ = ("_index", "_vector")
+
+    def __init__(self, index: VectorIndex, vector: Float32Array) -> None:
+        self._index, self._vector = index, vector
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        items, scores = self._index.search(self._vector, k)
+        return items[scores > 0], scores[scores > 0]
+
+    def at(self, items: Int32Array) -> Float32Array:
+        return self._index.at(self._vector, items)
+
+
+def best(items: Int32Array, scores: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+    """The k highest, best first; equal scores in the order of the items, so that answers repeat."""
+    if len(items) > k:
+        # every item equal to the k-th score takes part, so that which of them stay is the order's choice
+        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
+        inside = scores >= threshold
+        items, scores = items[inside], scores[inside]
+    order = np.lexsort((items, -scores))[:k]
+    return items[order], scores[order]
+
+
+SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))

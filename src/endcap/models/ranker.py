@@ -1,0 +1,133 @@
+"""The learned ranker: one LightGBM LambdaRank model over everything the sources and the shopper's state say.
+
+Legend: q queries, n candidates of all queries end to end, f features.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from endcap.core.errors import ArtifactError
+from endcap.core.section import Section
+from endcap.core.types import Candidates, Context, Float32Array, Int64Array
+
+
+class RankerConfig(Section):
+    rounds: int = Field(
+        400, ge=1, description="Most trees to grow; early stopping on held-out queries may stop sooner."
+    )
+    patience: int = Field(40, ge=1, description="Rounds without a better NDCG@10 before it stops.")
+    leaves: int = Field(31, ge=2, description="Leaves of a tree.")
+    learning_rate: float = Field(0.05, gt=0, description="Shrinkage of each tree.")
+    min_leaf: int = Field(50, ge=1, description="Least candidates in a leaf.")
+    feature_share: float = Field(0.6, gt=0, le=1, description="Share of the features each tree may use.")
+    row_share: float = Field(0.8, gt=0, le=1, description="Share of the queries each tree sees.")
+    l2: float = Field(5.0, ge=0, description="L2 penalty on leaf values.")
+    truncation: int = Field(20, ge=1, description="LambdaRank looks at pairs with one member above this rank.")
+    held_out: float = Field(0.2, gt=0, lt=1, description="Share of users whose queries decide when to stop.")
+    min_queries: int = Field(
+        200, ge=1, description="With fewer training queries that hold a target there is no ranker."
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """features: float32 [n, f]. labels: int8 [n], 1 for a target. sizes: int64 [q], candidates of each query.
+    users: int64 [q], whose query it is: users are kept together when some are held out."""
+
+    features: Float32Array
+    labels: NDArray[np.int8]
+    sizes: Int64Array
+    users: Int64Array
+
+
+class Ranker:
+    """A fitted LightGBM model bound to its features by name. Implements Scorer."""
+
+    def __init__(self, booster: lightgbm.Booster, names: Sequence[str]) -> None:
+        self._booster, self.names = booster, tuple(names)
+
+    def score(self, features: Float32Array, candidates: Candidates, context: Context) -> Float32Array:
+        if not len(features):
+            return np.empty(0, np.float32)
+        scores: Float32Array = self._booster.predict(features, num_threads=1).astype(np.float32)
+        return scores
+
+    def importance(self) -> dict[str, float]:
+        """Feature -> share of the total gain, most used first."""
+        gains = self._booster.feature_importance(importance_type="gain")
+        shares = {name: float(gain / max(gains.sum(), 1e-9)) for name, gain in zip(self.names, gains, strict=True)}
+        return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+
+    @property
+    def trees(self) -> int:
+        return int(self._booster.current_iteration())
+
+    def save(self, folder: Path) -> None:
+        self._booster.save_model(str(folder / "ranker.txt"))
+        (folder / "features.json").write_text(json.dumps(self.names))
+
+    @classmethod
+    def load(cls, folder: Path, names: Sequence[str]) -> Ranker:
+        """Raises ArtifactError if the release's ranker was fitted on other features than this code builds."""
+        fitted = tuple(json.loads((folder / "features.json").read_text()))
+        if fitted != tuple(names):
+            raise ArtifactError(
+                f"The ranker was fitted on other features: {sorted(set(fitted) ^ set(names))}.",
+                where=str(folder),
+                next_step="Train again with this version.",
+            )
+        return cls(lightgbm.Booster(model_file=str(folder / "ranker.txt")), names)
+
+
+def fit_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, seed: int, threads: int) -> Ranker:
+    """LambdaRank (Burges 2010) on candidates. Stops where NDCG@10 on held-out users is best, then grows that many
+    trees on everybody.
+
+    Raises nothing for queries without a target: they carry no pairs and cost nothing.
+    """
+    held_out = np.random.default_rng(seed).random(int(examples.users.max()) + 1) < config.held_out
+    inside = ~held_out[examples.users]
+    train, rest = _dataset(examples, inside, names), _dataset(examples, ~inside, names)
+    stopper = lightgbm.early_stopping(config.patience, verbose=False)
+    parameters = _parameters(config, seed, threads)
+    trial = lightgbm.train(parameters, train, config.rounds, valid_sets=[rest], callbacks=[stopper])
+    everything = _dataset(examples, np.ones(len(examples.sizes), np.bool_), names)
+    return Ranker(lightgbm.train(parameters, everything, max(1, trial.best_iteration)), names)
+
+
+def _dataset(examples: Examples, queries: NDArray[np.bool_], names: Sequence[str]) -> lightgbm.Dataset:
+    rows = np.repeat(queries, examples.sizes)
+    return lightgbm.Dataset(
+        examples.features[rows], examples.labels[rows], group=examples.sizes[queries], feature_name=list(names)
+    )
+
+
+def _parameters(config: RankerConfig, seed: int, threads: int) -> dict[str, object]:
+    return {
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [10],
+        "num_leaves": config.leaves,
+        "learning_rate": config.learning_rate,
+        "min_data_in_leaf": config.min_leaf,
+        "feature_fraction": config.feature_share,
+        "bagging_fraction": config.row_share,
+        "bagging_freq": 1,
+        "bagging_by_query": True,
+        "lambda_l2": config.l2,
+        "lambdarank_truncation_level": config.truncation,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": threads,
+        "verbosity": -1,
+    }

@@ -1,0 +1,135 @@
+"""The sequence model as a candidate source. Serves from ONNX and npy files; imports no torch.
+
+Dimension legend: n contexts, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from endcap.core.artifacts import replace_atomically
+from endcap.core.errors import ArtifactError
+from endcap.core.protocols import VectorIndex
+from endcap.core.types import Context, EventType, Float32Array, Int32Array, Reason
+from endcap.models.windows import PADDING
+
+TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
+FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
+FOLLOWED_CODES = np.array([kind.code for kind in FOLLOWED], dtype=np.int8)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """max_len: how many of the newest items the tower reads."""
+
+    max_len: int
+
+
+class SequenceSource:
+    """What the sequence model expects next.
+
+    Scores are <user, item> less the mean of that over the catalogue. The softmax the model was trained with does not
+    see such a shift, so the model itself leaves open what 0 means; here it is the average item: above 0 is for, below
+    0 against, and a context without any history gets 0, silence, for all.
+    """
+
+    name = "sequence"
+
+    def __init__(self, tower: bytes, item_vectors: Float32Array, index: VectorIndex, settings: Settings) -> None:
+        """index: over the rows of item_vectors, float32 [n_items, d]."""
+        self.item_vectors, self.settings = item_vectors, settings
+        self._tower, self._index, self._session = tower, index, open_session(tower)
+        self._mean_item: Float32Array = item_vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @classmethod
+    def load(cls, folder: Path, index_factory: Callable[[Float32Array], VectorIndex]) -> Self:
+        """From a folder written by `save` or by `models.export`."""
+        try:
+            tower = (folder / TOWER).read_bytes()
+            item_vectors = np.load(folder / ITEM_VECTORS, allow_pickle=False)
+            settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise ArtifactError(
+                f"The sequence model cannot be read: {error}.",
+                where=str(folder),
+                next_step="Train again, or `endcap rollback` to an earlier release.",
+            ) from error
+        return cls(tower, item_vectors, index_factory(item_vectors), settings)
+
+    def weigh(self, context: Context) -> SequenceEvidence:
+        return SequenceEvidence(self._index, *self._read(context))
+
+    def explain(self, context: Context, item: int) -> Reason | None:
+        score = float(self.weigh(context).at(np.array([item], dtype=np.int32))[0])
+        return Reason(self.name, "next_for_you", values={"score": score}) if score > 0 else None
+
+    def save(self, folder: Path) -> None:
+        replace_atomically(folder / TOWER, self._tower)
+        np.save(folder / ITEM_VECTORS, self.item_vectors, allow_pickle=False)
+        replace_atomically(folder / SETTINGS, encode_settings(self.settings))
+
+    def vectors(self, contexts: Sequence[Context], batch_size: int = 256) -> Float32Array:
+        """float32 [n, d], one user vector for each context; all zero where there is no history."""
+        out = np.zeros((len(contexts), self.item_vectors.shape[1]), dtype=np.float32)
+        histories = [followed_items(context, self.settings.max_len) for context in contexts]
+        for start in range(0, len(histories), batch_size):
+            part = histories[start : start + batch_size]
+            width = max(1, *(len(history) for history in part)) if part else 1
+            items = np.full((len(part), width), PADDING, dtype=np.int64)
+            for row, history in enumerate(part):
+                items[row, : len(history)] = history
+            out[start : start + len(part)] = self._session.run(None, {"items": items})[0]
+        return out
+
+    def _read(self, context: Context) -> tuple[Float32Array, float] | tuple[None, float]:
+        """The user vector and its product with the average item."""
+        history = followed_items(context, self.settings.max_len)
+        if len(history) == 0:
+            return None, 0.0
+        vector: Float32Array = self._session.run(None, {"items": history[None].astype(np.int64)})[0][0]
+        return vector, float(self._mean_item @ vector)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceEvidence:
+    """Evidence of one context. vector: float32 [d], or None without history."""
+
+    index: VectorIndex
+    vector: Float32Array | None
+    baseline: float
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        if self.vector is None:
+            return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
+        items, products = self.index.search(self.vector, k)
+        scores = products - np.float32(self.baseline)
+        kept = scores > 0
+        return items[kept], scores[kept]
+
+    def at(self, items: Int32Array) -> Float32Array:
+        if self.vector is None:
+            return np.zeros(len(items), dtype=np.float32)
+        return self.index.at(self.vector, items) - np.float32(self.baseline)
+
+
+def followed_items(context: Context, max_len: int) -> Int32Array:
+    """int32 [<= max_len]: the newest items viewed, clicked, put in the cart or bought, oldest first."""
+    return context.items[np.isin(context.kinds, FOLLOWED_CODES)][-max_len:]
+
+
+def open_session(content: bytes) -> Any:
+    """An onnxruntime session on one thread: a request is too small to share, and requests run side by side."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def encode_settings(settings: Settings) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(settings), indent=1)

@@ -1,0 +1,145 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from endcap.core.errors import ArtifactError, ServiceError
+from endcap.core.types import Context, EventType, Float32Array, Int32Array, Placement
+from endcap.models.config import SequenceConfig
+from endcap.models.export import export_tower
+from endcap.models.sequence import SequenceModel, UserTower
+from endcap.models.sequence_source import SequenceSource
+
+N_ITEMS, MAX_LEN = 30, 6
+
+
+class Exhaustive:
+    """The plainest VectorIndex: all inner products."""
+
+    def __init__(self, vectors: Float32Array) -> None:
+        self.vectors = vectors
+
+    def search(self, vector: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+        scores = self.vectors @ vector
+        best = np.argsort(-scores, kind="stable")[:k].astype(np.int32)
+        return best, scores[best]
+
+    def at(self, vector: Float32Array, items: Int32Array) -> Float32Array:
+        return self.vectors[items] @ vector
+
+
+def _context(items: list[int], kinds: list[EventType] | None = None) -> Context:
+    n, empty = len(items), np.empty(0, dtype=np.int32)
+    codes = [kind.code for kind in kinds] if kinds else [EventType.VIEW.code] * n
+    times = np.arange(n, dtype=np.int64)
+    return Context(
+        now_ms=n,
+        placement=Placement.HOME,
+        items=np.array(items, dtype=np.int32),
+        kinds=np.array(codes, dtype=np.int8),
+        ts_ms=times,
+        baskets=times.astype(np.uint64),
+        bought=empty,
+        bought_n=empty,
+        bought_first_ms=times[:0],
+        bought_last_ms=times[:0],
+        last_basket=empty,
+        cart=empty,
+        session=empty,
+    )
+
+
+def _model() -> SequenceModel:
+    torch.manual_seed(0)
+    config = SequenceConfig(dim=16, blocks=2, max_len=MAX_LEN)
+    model = SequenceModel(N_ITEMS, config, np.random.default_rng(0).normal(size=(N_ITEMS, 5)).astype(np.float32))
+    torch.nn.init.normal_(model.ids.weight)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sequence")
+    model = _model()
+    assert export_tower(UserTower(model), model.all_item_vectors(), MAX_LEN, folder) < 1e-4
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(exported: Path) -> SequenceSource:
+    return SequenceSource.load(exported, Exhaustive)
+
+
+def test_onnx_gives_the_vectors_of_torch(source: SequenceSource) -> None:
+    model = _model()
+    histories = [[3], [1, 2, 3, 4], [5, 9, 2, 6, 5, 3, 29, 0, 8]]
+    vectors = source.vectors([_context(history) for history in [*histories, []]], batch_size=3)
+    for row, history in zip(vectors, histories, strict=False):
+        with torch.inference_mode():
+            expected = model(torch.tensor([history[-MAX_LEN:]]))[0].numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    assert not vectors[3].any()
+    assert source.vectors([]).shape == (0, 16)
+
+
+def test_a_tower_that_differs_is_caught(tmp_path: Path) -> None:
+    class Unfaithful(torch.nn.Module):
+        def forward(self, items: torch.Tensor) -> torch.Tensor:
+            return items[:, :1].float() + (0 if torch.compiler.is_exporting() else 0.01)
+
+    with pytest.raises(ServiceError, match=r"differs .* by 0\.01"):
+        export_tower(Unfaithful(), torch.zeros(N_ITEMS, 1), MAX_LEN, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_are_measured_from_the_average_item(source: SequenceSource) -> None:
+    context = _context([1, 2, 3])
+    products = source.item_vectors @ source.vectors([context])[0]
+    expected = products - products.mean()
+    evidence = source.weigh(context)
+    everything = np.arange(N_ITEMS, dtype=np.int32)
+    np.testing.assert_allclose(evidence.at(everything), expected, atol=1e-4)
+    items, scores = evidence.top(5)
+    assert items.tolist() == np.argsort(-expected)[:5].tolist()
+    np.testing.assert_allclose(scores, np.sort(expected)[::-1][:5], atol=1e-4)
+    assert len(evidence.top(N_ITEMS)[0]) == (expected > 0).sum()
+
+
+def test_explains_what_it_favours_and_nothing_else(source: SequenceSource) -> None:
+    context = _context([1, 2, 3])
+    scores = source.weigh(context).at(np.arange(N_ITEMS, dtype=np.int32))
+    reason = source.explain(context, int(scores.argmax()))
+    assert reason is not None
+    assert (reason.source, reason.code) == ("sequence", "next_for_you")
+    assert source.explain(context, int(scores.argmin())) is None
+
+
+def test_without_history_it_is_silent(source: SequenceSource) -> None:
+    for context in (_context([]), _context([4], [EventType.REMOVE_FROM_CART])):
+        evidence = source.weigh(context)
+        assert len(evidence.top(5)[0]) == 0
+        assert evidence.at(np.array([1, 2], dtype=np.int32)).tolist() == [0, 0]
+        assert source.explain(context, 1) is None
+
+
+def test_only_what_shows_interest_is_read(source: SequenceSource) -> None:
+    kinds = [EventType.PURCHASE, EventType.IMPRESSION, EventType.ADD_TO_CART, EventType.REMOVE_FROM_CART]
+    np.testing.assert_array_equal(source.vectors([_context([1, 7, 2, 8], kinds)]), source.vectors([_context([1, 2])]))
+
+
+def test_saved_and_loaded_again(source: SequenceSource, tmp_path: Path) -> None:
+    source.save(tmp_path)
+    again = SequenceSource.load(tmp_path, Exhaustive)
+    context, items = _context([4, 5]), np.arange(N_ITEMS, dtype=np.int32)
+    np.testing.assert_array_equal(again.weigh(context).at(items), source.weigh(context).at(items))
+    (tmp_path / "item_vectors.npy").unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        SequenceSource.load(tmp_path, Exhaustive)
+
+
+def test_serving_imports_no_torch() -> None:
+    code = "import sys, endcap.models.sequence_source; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

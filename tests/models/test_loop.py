@@ -1,0 +1,147 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from endcap.core.errors import ArtifactError, ServiceError
+from endcap.models.config import LoopConfig
+from endcap.models.loop import Progress, adamw, train, warmup_cosine
+
+
+class Line:
+    """y = 3 x0 - 2 x1 with noisy batches; the metric can be scripted."""
+
+    def __init__(self, model: nn.Module, metrics: list[float] | None = None) -> None:
+        self.model, self.metrics, self.calls = model, metrics, 0
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        return list(torch.randn(8, 32, 2, generator=torch.Generator().manual_seed(epoch)))
+
+    def loss(self, batch: Tensor) -> Tensor:
+        wanted = 3 * batch[:, :1] - 2 * batch[:, 1:] + 0.1 * torch.randn(32, 1)
+        return (self.model(batch) - wanted).square().mean()
+
+    def metric(self) -> float | None:
+        self.calls += 1
+        if self.metrics is None:
+            probe = torch.tensor([[1.0, 1.0]])
+            return -abs(self.model(probe).item() - 1)
+        return self.metrics[self.calls - 1]
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+
+
+def _interrupt_at(epoch: int) -> Callable[[Progress], None]:
+    def stop(progress: Progress) -> None:
+        if progress.epoch == epoch and progress.step == 3:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_learns_and_reports() -> None:
+    model = _model()
+    seen: list[Progress] = []
+    report = train(model, Line(model), LoopConfig(lr=0.05, epochs=12, patience=12), progress=seen.append)
+    assert report.stopped == "finished"
+    assert report.epochs[-1].loss < 0.1 * report.epochs[0].loss
+    assert report.best_metric == max(record.metric for record in report.epochs if record.metric is not None)
+    assert (seen[-1].epoch, seen[-1].step, seen[-1].steps) == (12, 8, 8)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 5])
+def test_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, epoch: int) -> None:
+    config = LoopConfig(lr=0.02, epochs=6, patience=6)
+    whole, parts = _model(), _model()
+    uninterrupted = train(whole, Line(whole), config)
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, Line(parts), config, checkpoint=path, run_id="a", progress=_interrupt_at(epoch))
+    again = _model()
+    resumed = train(again, Line(again), config, checkpoint=path, run_id="a")
+    assert resumed.resumed_after == epoch - 1
+    assert [record.loss for record in resumed.epochs] == [record.loss for record in uninterrupted.epochs]
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name])
+
+
+def test_a_finished_run_is_not_repeated_and_a_strange_checkpoint_is_not_used(tmp_path: Path) -> None:
+    config, path = LoopConfig(epochs=2), tmp_path / "run.safetensors"
+    model = _model()
+    train(model, Line(model), config, checkpoint=path, run_id="a")
+    other = _model()
+    task = Line(other)
+    assert train(other, task, config, checkpoint=path, run_id="a").resumed_after == 2
+    assert task.calls == 0
+    assert torch.equal(other.state_dict()["0.weight"], model.state_dict()["0.weight"])
+    third = _model()
+    report = train(third, Line(third), config, checkpoint=path, run_id="b")
+    assert report.stale_checkpoint
+    assert report.resumed_after == 0
+
+
+def test_a_half_written_checkpoint_does_not_replace_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    model = _model()
+    train(model, Line(model), LoopConfig(epochs=1), checkpoint=path)
+    path.with_name(".run.safetensors.1.tmp").write_bytes(b"torn")
+    assert train(model, Line(model), LoopConfig(epochs=1), checkpoint=path).resumed_after == 1
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ArtifactError, match="Delete it"):
+        train(model, Line(model), LoopConfig(epochs=1), checkpoint=path)
+
+
+def test_stops_after_patience_with_the_best_weights() -> None:
+    model = _model()
+    kept: dict[str, Tensor] = {}
+
+    class Scripted(Line):
+        def metric(self) -> float | None:
+            value = super().metric()
+            if self.calls == 2:
+                kept.update({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            return value
+
+    report = train(model, Scripted(model, [0.1, 0.5, 0.4, 0.5, 0.3]), LoopConfig(epochs=9, patience=2))
+    assert (report.stopped, report.best_epoch, len(report.epochs)) == ("patience", 2, 4)
+    assert report.best_metric == 0.5
+    assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_time_budget_ends_the_run_with_an_annealed_rate() -> None:
+    model = _model()
+    report = train(model, Line(model), LoopConfig(epochs=1_000_000, patience=1_000_000, max_seconds=0.05))
+    assert report.stopped == "time"
+    assert report.epochs[-1].metric is not None
+
+
+def test_a_loss_that_is_no_number_is_an_error() -> None:
+    model = _model()
+
+    class Broken(Line):
+        def loss(self, batch: Tensor) -> Tensor:
+            return super().loss(batch) * float("nan")
+
+    with pytest.raises(ServiceError, match="epoch 1, step 1"):
+        train(model, Broken(model), LoopConfig())
+
+
+def test_schedule() -> None:
+    assert warmup_cosine(0.05, 0.1) == pytest.approx(0.5)
+    assert warmup_cosine(0.1, 0.1) == pytest.approx(1.0)
+    assert warmup_cosine(0.55, 0.1) == pytest.approx(0.5)
+    assert warmup_cosine(1.0, 0.1) == pytest.approx(0.0)
+
+
+def test_weight_decay_spares_embeddings_norms_and_biases() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(5, 4), "norm": nn.LayerNorm(4), "linear": nn.Linear(4, 2)})
+    decayed, plain = adamw(model, LoopConfig(weight_decay=0.3)).param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 4)]
+    assert decayed["weight_decay"] == 0.3
+    assert len(plain["params"]) == 4
+    assert plain["weight_decay"] == 0
