@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
+from scipy import special
 
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Reason
@@ -17,24 +18,35 @@ from endcap.models.evidence import SILENCE, SparseEvidence
 
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
+PRIOR_GAPS = 2.0
 
 
 class BuyAgainConfig(Section):
     half_life_days: float = Field(60.0, gt=0, description="Age at which a purchase counts half.")
+    steadiest: float = Field(
+        20.0, ge=1, description="Largest shape of an item's gamma rhythm; 1 turns the sense of time off."
+    )
 
 
 class BuyAgain:
-    """Decayed frequency: each basket with the item adds .5^(age / half life)."""
+    """Decayed frequency times how much likelier than usual a purchase is now.
+
+    Purchases of an item by one user are taken as a renewal process whose gaps follow a gamma distribution (its mean and
+    shape estimated from the user's own gaps, the shape drawn towards 1 while they are few). The factor is its hazard at
+    the time since the last purchase, times the mean gap: 1 at any time for irregular gaps (shape 1, where frequency
+    is all there is to know), near 0 just after and above 1 when due for regular ones.
+    """
 
     name = "buy_again"
 
     def __init__(self, config: BuyAgainConfig) -> None:
-        self.half_life_days = config.half_life_days
+        self.config = config
 
     def weigh(self, context: Context) -> Evidence:
         if not len(context.bought):
             return SILENCE
-        return SparseEvidence(context.bought, decayed_frequency(context, self.half_life_days))
+        often = decayed_frequency(context, self.config.half_life_days)
+        return SparseEvidence(context.bought, often * dueness(context, self.config.steadiest))
 
     def explain(self, context: Context, item: int) -> Reason | None:
         row = int(np.searchsorted(context.bought, item))
@@ -47,7 +59,7 @@ class BuyAgain:
         return Reason(self.name, "rhythm", values={"days": max(1, round(span / (times - 1) / DAY_MS)), "times": times})
 
     def save(self, folder: Path) -> None:
-        (folder / "source.json").write_text(json.dumps({"half_life_days": self.half_life_days}))
+        (folder / "source.json").write_text(json.dumps(self.config.model_dump()))
 
     @classmethod
     def load(cls, folder: Path) -> BuyAgain:
@@ -70,6 +82,33 @@ class PersonalFrequency:
 
     def save(self, folder: Path) -> None:
         (folder / "source.json").write_text("{}")
+
+
+def dueness(context: Context, steadiest: float) -> Float32Array:
+    """float32 [m]: the gamma hazard at the time since the last purchase, times the mean gap; 1 with fewer than 2 gaps."""
+    rows = np.flatnonzero(context.kinds == PURCHASE)
+    place = np.searchsorted(context.bought, context.items[rows])
+    order = np.argsort(place, kind="stable")
+    place, ts_ms = place[order], context.ts_ms[rows][order]
+    gaps = np.diff(ts_ms) / DAY_MS
+    within = (place[1:] == place[:-1]) & (gaps > 0)
+    m = len(context.bought)
+    n = np.bincount(place[1:][within], minlength=m)
+    total = np.bincount(place[1:][within], gaps[within], m)
+    squares = np.bincount(place[1:][within], gaps[within] ** 2, m)
+    several = n >= 2
+    mean = np.where(several, total / np.maximum(n, 1), 1.0)
+    variance = np.where(
+        several, np.maximum(squares / np.maximum(n, 1) - mean**2, 0) * n / np.maximum(n - 1, 1), mean**2
+    )
+    shape = np.minimum(mean**2 / np.maximum(variance, mean**2 / steadiest), steadiest)
+    shape = np.where(several, (n * shape + PRIOR_GAPS) / (n + PRIOR_GAPS), 1.0)
+    since = (context.now_ms - context.bought_last_ms) / DAY_MS
+    x = np.clip(since / mean, 0.01, 3) * shape
+    hazard = np.exp((shape - 1) * np.log(x) - x - special.gammaln(shape)) / np.maximum(
+        special.gammaincc(shape, x), 1e-12
+    )
+    return np.where(several, hazard * shape, 1.0).astype(np.float32)
 
 
 def decayed_frequency(context: Context, half_life_days: float) -> Float32Array:

@@ -1,0 +1,83 @@
+"""Reasons in words, for shoppers, in English and Chinese."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from endcap.core.protocols import CandidateSource
+from endcap.core.types import Candidates, Context, Reason
+
+EVERYBODY = frozenset({"popular", "trending"})
+
+TEMPLATES: dict[str, dict[str, str]] = {
+    "en": {
+        "rhythm": "You buy this about every {days:.0f} days",
+        "bought_before": "You bought this before",
+        "together": "Often bought together with {because}",
+        "ease_cart": "Often bought together with {because}",
+        "knn": "Goes with {because}, which you buy",
+        "transitions": "Often bought after {because}",
+        "ease": "Chosen by shoppers who buy what you buy",
+        "shoppers": "Shoppers with a taste like yours buy this",
+        "content": "Similar to {because}",
+        "next_for_you": "Fits what you did lately",
+        "category": "A favourite in {category}",
+        "trending": "Selling well these days",
+        "popular": "Popular in this shop",
+    },
+    "zh": {
+        "rhythm": "您大约每 {days:.0f} 天购买一次",
+        "bought_before": "您以前买过",
+        "together": "常与“{because}”一起购买",
+        "ease_cart": "常与“{because}”一起购买",
+        "knn": "与您常买的“{because}”相配",
+        "transitions": "常在购买“{because}”之后购买",
+        "ease": "购买同类商品的顾客也选择它",
+        "shoppers": "与您口味相近的顾客也在买",
+        "content": "与“{because}”相似",
+        "next_for_you": "符合您最近的浏览和购买",
+        "category": "“{category}”中的热门商品",
+        "trending": "近期热销",
+        "popular": "本店热门",
+    },
+}
+
+
+class Explainer:
+    """Names the source that speaks loudest for an item, and says so in a sentence.
+
+    title, category: what a shopper reads for a catalogue position.
+    """
+
+    def __init__(
+        self, sources: Sequence[CandidateSource], title: Callable[[int], str], category: Callable[[int], str]
+    ) -> None:
+        self._sources, self._title, self._category = sources, title, category
+
+    def reason(self, candidates: Candidates, row: int, context: Context) -> Reason:
+        """The reason of the source that ranked the candidate best; what is popular with everybody speaks last."""
+        ranks = candidates.ranks[row]
+        loudness = sorted(
+            range(len(self._sources)), key=lambda column: (self._sources[column].name in EVERYBODY, ranks[column])
+        )
+        item = int(candidates.items[row])
+        for column in loudness:
+            if candidates.scores[row, column] > 0:
+                reason = self._sources[column].explain(context, item)
+                if reason is not None:
+                    return reason
+        return Reason("popular", "popular")
+
+    def sentence(self, reason: Reason, item: int, locale: str) -> str:
+        """In the locale's language; English where there is none."""
+        because = self._title(reason.because) if reason.because >= 0 else ""
+        return _template(reason.code, locale).format(because=because, category=self._category(item), **reason.values)
+
+    def popular(self, locale: str) -> str:
+        """The reason of an item that nothing but its popularity speaks for."""
+        return _template("popular", locale)
+
+
+def _template(code: str, locale: str) -> str:
+    texts = TEMPLATES.get(locale.partition("-")[0], TEMPLATES["en"])
+    return texts.get(code, texts["popular"])

@@ -1,0 +1,115 @@
+"""The path of one query: candidates, features, score, selection, reasons. The same object trains and answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
+from endcap.core.types import (
+    Candidates,
+    Context,
+    Float32Array,
+    Int32Array,
+    Query,
+    Recommendation,
+)
+from endcap.features.items import ItemTable
+from endcap.recommend.candidates import gather
+from endcap.recommend.explain import Explainer
+from endcap.recommend.filters import every
+from endcap.recommend.hydrate import Hydrator
+from endcap.recommend.score import RankFusion
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """Scored candidates, best first. items int32, scores float32, rows into `candidates`: all [n]."""
+
+    candidates: Candidates
+    items: Int32Array
+    scores: Float32Array
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    degraded: tuple[str, ...] = ()
+
+
+class Pipeline:
+    """All parts are given; nothing here knows how they were trained.
+
+    fallback: every item of the catalogue from most to least popular; it fills a page that candidates leave short.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: ItemTable,
+        sources: Sequence[CandidateSource],
+        hydrator: Hydrator,
+        scorer: Scorer | None,
+        filters: Sequence[Filter],
+        selectors: Sequence[Selector],
+        per_source: int,
+        fallback: Int32Array,
+    ) -> None:
+        self.table, self.sources, self.hydrator, self.scorer = table, tuple(sources), hydrator, scorer
+        self.filters, self.selectors = tuple(filters), tuple(selectors)
+        self.per_source, self.fallback = per_source, fallback
+        self._titles = table.titles()
+        self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
+
+    def candidates(self, query: Query, context: Context) -> Candidates:
+        """What may be shown of what the sources propose."""
+        return gather(self.sources, context, self.per_source, lambda items: every(self.filters, query, context, items))
+
+    def rank(self, query: Query, context: Context) -> Ranked:
+        """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat."""
+        candidates = self.candidates(query, context)
+        degraded: tuple[str, ...] = ()
+        try:
+            scores = self._score(candidates, context)
+        except Exception:  # a slate in the sources' own order beats no slate; the answer and the log say so
+            LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
+            scores = RankFusion().score(np.empty((0, 0), np.float32), candidates, context)
+            degraded = ("ranker",)
+        rows = np.lexsort((candidates.items, -scores))
+        return Ranked(candidates, candidates.items[rows], scores[rows], rows, degraded)
+
+    def answer(self, query: Query, context: Context) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
+        """The slate's items with reasons, and the stages that gave way to a fallback."""
+        ranked = self.rank(query, context)
+        chosen = np.empty(0, np.int32)
+        for selector in self.selectors:
+            chosen = selector.select(query, ranked.items, chosen)
+        place = {int(item): row for row, item in enumerate(ranked.items)}
+        slate = [self._recommendation(query, context, ranked, place[int(item)]) for item in chosen]
+        slate += self._filling(query, context, ranked, query.n - len(slate))
+        return tuple(slate), ranked.degraded
+
+    def _score(self, candidates: Candidates, context: Context) -> Float32Array:
+        if self.scorer is None:
+            return RankFusion().score(np.empty((0, 0), np.float32), candidates, context)
+        return self.scorer.score(self.hydrator.features(candidates, context), candidates, context)
+
+    def _recommendation(self, query: Query, context: Context, ranked: Ranked, place: int) -> Recommendation:
+        item = int(ranked.items[place])
+        reason = self._explainer.reason(ranked.candidates, int(ranked.rows[place]), context)
+        sentence = self._explainer.sentence(reason, item, query.locale)
+        return Recommendation(self.table.ids.ids[item], float(ranked.scores[place]), reason.source, sentence)
+
+    def _filling(self, query: Query, context: Context, ranked: Ranked, missing: int) -> list[Recommendation]:
+        """The most popular allowed items that were no candidates, so that a page is full whenever it can be."""
+        if missing <= 0:
+            return []
+        rest = self.fallback[~np.isin(self.fallback, ranked.items)]
+        rest = rest[every(self.filters, query, context, rest)][:missing]
+        sentence = self._explainer.popular(query.locale)
+        return [Recommendation(self.table.ids.ids[int(item)], 0.0, "popular", sentence) for item in rest]
+
+    def _category(self, item: int) -> str:
+        path = self.table.frame["categories"][item]
+        return path[-1] if len(path) else ""

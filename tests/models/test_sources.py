@@ -1,0 +1,217 @@
+"""Every torch-free candidate source: the conformance suite, hand-computed scores, and reasons."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from endcap.core.tables import EVENTS, ITEMS, conform
+from endcap.features.items import ItemTable
+from endcap.features.sequences import Histories
+from endcap.index.exact import ExactIndex
+from endcap.models.baskets import Baskets
+from endcap.models.buy_again import BuyAgain, BuyAgainConfig, PersonalFrequency
+from endcap.models.content import ContentSource, reduce
+from endcap.models.neighbour_fits import NeighbourConfig, ease_sources, fit_ease, fit_knn, knn_sources
+from endcap.models.neighbours import NeighbourSource
+from endcap.models.popularity import (
+    CategoryPopularity,
+    Popularity,
+    PopularityConfig,
+    fit_category_popularity,
+    fit_popularity,
+)
+from endcap.models.shoppers import ShopperConfig, SimilarShoppers, fit_shoppers
+from endcap.models.transitions import TransitionConfig, fit_transitions, transition_source
+from endcap.testing import CandidateSourceConformance, a_context, a_stranger
+
+DAY_MS = 86_400_000
+N = 5
+# three shoppers; baskets are days; items 0..4, of which nobody bought 4
+BOUGHT = [
+    ("ann", 0, 0), ("ann", 0, 1), ("ann", 1, 2), ("ann", 2, 0),
+    ("bob", 0, 0), ("bob", 0, 1), ("bob", 1, 3),
+    ("cat", 0, 1), ("cat", 0, 3),
+]  # fmt: skip
+UNTIL_MS = 10 * DAY_MS
+
+
+@pytest.fixture(scope="module")
+def table():
+    paths = [["food", "tea"], ["food", "tea"], ["food", "milk"], ["home"], []]
+    return ItemTable.build(conform(pl.DataFrame({"item_id": list("abcde"), "categories": paths}), ITEMS))
+
+
+@pytest.fixture(scope="module")
+def histories(table):
+    frame = pl.DataFrame(
+        [(user, day * DAY_MS, "abcde"[item], f"{user}{day}", "purchase") for user, day, item in BOUGHT],
+        schema=["user_id", "ts_ms", "item_id", "session_id", "event_type"],
+        orient="row",
+    )
+    return Histories.build(conform(frame, EVENTS).lazy(), table.ids)
+
+
+@pytest.fixture(scope="module")
+def baskets(histories):
+    return Baskets.build(histories, N)
+
+
+VECTORS = np.eye(N, 3, dtype=np.float32) + 0.1
+VECTORS[4] = 0
+
+
+def build(kind, histories, baskets, table):
+    config, popularity = NeighbourConfig(shrink=0, ease_items=4, ease_l2=1.0), PopularityConfig()
+    return {
+        "popular": lambda: fit_popularity(histories, N, UNTIL_MS, popularity)[0],
+        "trending": lambda: fit_popularity(histories, N, UNTIL_MS, popularity)[1],
+        "category": lambda: fit_category_popularity(histories, table, UNTIL_MS, popularity),
+        "buy_again": lambda: BuyAgain(BuyAgainConfig()),
+        "together": lambda: knn_sources(baskets, config)[0],
+        "knn": lambda: knn_sources(baskets, config)[1],
+        "ease": lambda: ease_sources(baskets, config)[0],
+        "ease_cart": lambda: ease_sources(baskets, config)[1],
+        "transitions": lambda: transition_source(baskets, TransitionConfig()),
+        "shoppers": lambda: fit_shoppers(histories, N, UNTIL_MS, ShopperConfig()),
+        "content": lambda: ContentSource(VECTORS, ExactIndex),
+    }[kind]()
+
+
+LOADERS = {
+    "popular": Popularity.load,
+    "trending": Popularity.load,
+    "category": CategoryPopularity.load,
+    "buy_again": BuyAgain.load,
+    "together": NeighbourSource.load,
+    "knn": NeighbourSource.load,
+    "ease": NeighbourSource.load,
+    "ease_cart": NeighbourSource.load,
+    "transitions": NeighbourSource.load,
+    "shoppers": SimilarShoppers.load,
+    "content": lambda folder: ContentSource.load(folder, ExactIndex),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(LOADERS))
+class TestEverySource(CandidateSourceConformance):
+    n_items = N
+
+    @pytest.fixture(autouse=True)
+    def _shop(self, kind, histories, baskets, table):
+        self.kind, self.parts = kind, (histories, baskets, table)
+
+    def make(self):
+        return build(self.kind, *self.parts)
+
+    def load(self, folder):
+        return LOADERS[self.kind](folder)
+
+
+def dense(matrix):
+    return np.asarray(matrix.todense())
+
+
+def test_baskets_are_orders_in_the_order_of_user_and_time(baskets):
+    assert dense(baskets.content).astype(int).tolist() == [
+        [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 0], [0, 1, 0, 1, 0]
+    ]  # fmt: skip
+    assert baskets.users.tolist() == [0, 0, 0, 1, 1, 2]
+    assert dense(baskets.by_user()).sum(axis=0).tolist() == [2, 3, 1, 2, 0]
+
+
+def test_knn_is_the_cosine_of_baskets(baskets):
+    matrix = dense(fit_knn(baskets, NeighbourConfig(shrink=0)))
+    assert matrix[0, 1] == pytest.approx(2 / np.sqrt(3 * 3))
+    assert matrix[1, 3] == pytest.approx(1 / np.sqrt(3 * 2))
+    assert matrix[0, 0] == matrix[0, 2] == 0
+
+
+def test_knn_counts_users_where_baskets_hold_one_item(table):
+    frame = pl.DataFrame(
+        [("u", 1, "a"), ("u", 2, "b"), ("v", 1, "a")], schema=["user_id", "ts_ms", "item_id"], orient="row"
+    ).with_columns(event_type=pl.lit("purchase"))
+    singles = Baskets.build(Histories.build(conform(frame, EVENTS).lazy(), table.ids), N)
+    assert dense(fit_knn(singles, NeighbourConfig(shrink=0)))[0, 1] == pytest.approx(1 / np.sqrt(2))
+
+
+def test_ease_agrees_with_the_closed_form(baskets):
+    rows = baskets.by_user()
+    found = dense(fit_ease(rows, 2.0, NeighbourConfig(ease_items=4)))
+    dense_rows = dense(rows)[:, :4]
+    inverse = np.linalg.inv(dense_rows.T @ dense_rows + 2 * np.eye(4))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(found[:4, :4], np.maximum(expected, 0), atol=1e-5)
+
+
+def test_transitions_by_hand(baskets):
+    """ann: {0,1} -> {2} -> {0}; bob: {0,1} -> {3}. One step forward 7, two 2; the other way half."""
+    matrix = dense(fit_transitions(baskets, TransitionConfig()))
+    forward = {2: 7 + 3.5, 3: 7.0}  # 0 -> 2 once forward and once backward (2 -> 0), 0 -> 3 once
+    expected = {item: np.log1p(weight) / np.log1p(10.5) for item, weight in forward.items()}
+    assert matrix[0, 2] == pytest.approx(expected[2])
+    assert matrix[0, 3] == pytest.approx(expected[3])
+    assert matrix[3, 0] == pytest.approx(1)
+    assert matrix[0, 0] == 0
+
+
+def test_popularity_counts_baskets_and_lately_halves_them(histories):
+    ever, lately = fit_popularity(histories, N, UNTIL_MS, PopularityConfig(half_life_days=1))
+    np.testing.assert_allclose(np.expm1(ever.scores), [3, 3, 1, 2, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.expm1(lately.scores), [2 * 0.5**10 + 0.5**8, 3 * 0.5**10, 0.5**9, 0.5**10 + 0.5**9, 0], rtol=1e-5
+    )
+
+
+def test_category_is_interest_times_share_within_it(histories, table):
+    source = fit_category_popularity(histories, table, UNTIL_MS, PopularityConfig(half_life_days=1e9))
+    scores = source.weigh(a_context([0, 0, 3])).at(np.arange(N, dtype=np.int32))
+    assert scores[3] == pytest.approx(1 / 3, abs=0.01)
+    assert scores[0] == scores[1] == pytest.approx(1 / 3, abs=0.01)
+    assert scores[2] == scores[4] == 0
+
+
+def test_buy_again_halves_with_age_and_names_the_rhythm():
+    source = BuyAgain(BuyAgainConfig(half_life_days=1, steadiest=1))  # without the sense of time
+    known = a_context([2, 1, 2, 2])  # 4, 3, 2 and 1 days ago
+    np.testing.assert_allclose(
+        source.weigh(known).at(np.array([2, 1, 0], np.int32)), [1 / 16 + 1 / 4 + 1 / 2, 1 / 8, 0]
+    )
+    assert source.explain(known, 2).values["days"] == 2  # (4 - 1) / 2 gaps = 1.5, rounded to even
+    assert source.explain(known, 1).code == "bought_before"
+    assert source.explain(known, 0) is None
+
+
+def test_personal_frequency_puts_the_newest_first_among_equals():
+    items, _ = PersonalFrequency().weigh(a_context([0, 1, 2, 0])).top(3)
+    assert items.tolist() == [0, 2, 1]
+
+
+def test_similar_shoppers_buy_what_the_neighbour_bought_and_not_for_oneself(histories):
+    source = fit_shoppers(histories, N, UNTIL_MS, ShopperConfig())
+    everything = np.arange(N, dtype=np.int32)
+    stranger = source.weigh(a_context([0, 1], now_ms=UNTIL_MS)).at(everything)
+    assert stranger[2] > 0
+    assert stranger[4] == 0
+    import dataclasses
+
+    ann = dataclasses.replace(a_context([0, 1, 2], now_ms=UNTIL_MS), row=histories.users.position("ann"))
+    assert source.weigh(ann).at(everything)[2] == 0  # ann alone bought 2
+
+
+def test_reasons_name_the_item_that_led_there(baskets):
+    together = knn_sources(baskets, NeighbourConfig())[0]
+    assert together.explain(a_context(cart=[0]), 1).because == 0
+    assert together.explain(a_context(cart=[0]), 4) is None
+    assert together.explain(a_stranger(), 1) is None
+
+
+def test_reduce_keeps_neighbours_and_leaves_empty_rows_empty():
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([rng.normal(size=(40, 12)), np.zeros((1, 12))]).astype(np.float32)
+    reduced = reduce(vectors, 12)
+    centred = vectors[:40] - vectors[:40].mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(reduced[:40] @ reduced[:40].T, unit @ unit.T, atol=1e-4)
+    assert not reduced[40].any()
+    assert reduce(vectors, 3).shape == (41, 3)
