@@ -76,7 +76,7 @@ class TestCompleteJourney:
         ice = journey.items.filter(pl.col("item_id") == "25671").row(0, named=True)
         assert ice["title"] == "Ice - Crushed/Cubed 22 lb"
         assert ice["categories"] == ["GROCERY", "FRZN ICE", "ICE - CRUSHED/CUBED"]
-        assert (ice["brand"], ice["price"], ice["created_ms"]) == ("National", 3.49, None)
+        assert (ice["brand"], ice["price"], ice["created_ms"]) == ("National 2", 3.49, None)
         assert json.loads(ice["attributes"]) == {"manufacturer_id": "2", "package_size": "22 LB"}
         unnamed = journey.items.filter(pl.col("item_id") == "26081").row(0, named=True)
         assert (unnamed["title"], unnamed["categories"]) == ("Miscellaneous", ["MISCELLANEOUS"])

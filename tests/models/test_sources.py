@@ -65,6 +65,7 @@ def build(kind, histories, baskets, table):
     return {
         "popular": lambda: fit_popularity(histories, N, UNTIL_MS, popularity)[0],
         "trending": lambda: fit_popularity(histories, N, UNTIL_MS, popularity)[1],
+        "newcomers": lambda: fit_popularity(histories, N, UNTIL_MS, popularity)[2],
         "category": lambda: fit_category_popularity(histories, table, UNTIL_MS, popularity),
         "buy_again": lambda: BuyAgain(BuyAgainConfig()),
         "together": lambda: knn_sources(baskets, config)[0],
@@ -80,6 +81,7 @@ def build(kind, histories, baskets, table):
 LOADERS = {
     "popular": Popularity.load,
     "trending": Popularity.load,
+    "newcomers": Popularity.load,
     "category": CategoryPopularity.load,
     "buy_again": BuyAgain.load,
     "together": NeighbourSource.load,
@@ -156,8 +158,11 @@ def test_transitions_by_hand(baskets):
 
 
 def test_popularity_counts_baskets_and_lately_halves_them(histories):
-    ever, lately = fit_popularity(histories, N, UNTIL_MS, PopularityConfig(half_life_days=1))
+    ever, lately, newcomers = fit_popularity(histories, N, UNTIL_MS, PopularityConfig(half_life_days=1))
     np.testing.assert_allclose(np.expm1(ever.scores), [3, 3, 1, 2, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.expm1(newcomers.scores), [2 * 0.5**10, 3 * 0.5**10, 0.5**9, 0.5**10 + 0.5**9, 0], rtol=1e-5
+    )
     np.testing.assert_allclose(
         np.expm1(lately.scores), [2 * 0.5**10 + 0.5**8, 3 * 0.5**10, 0.5**9, 0.5**10 + 0.5**9, 0], rtol=1e-5
     )

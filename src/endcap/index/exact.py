@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from endcap.core.errors import ArtifactError, CallerError
+from endcap.core.ranking import threshold
 from endcap.core.types import Float32Array, Int32Array
 
 SCORES_AT_ONCE = 8_000_000
@@ -92,8 +93,7 @@ class ExactIndex:
         k = max(0, min(k, len(rough)))
         if k == 0:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        kth = np.partition(rough, len(rough) - k)[len(rough) - k]
-        finalists = np.flatnonzero(rough >= kth - self._rounding(vector)).astype(np.int32)
+        finalists = np.flatnonzero(rough >= threshold(rough, k) - self._rounding(vector)).astype(np.int32)
         scores = self.at(vector, finalists)
         order = np.lexsort((finalists, -scores))[:k]
         return finalists[order], scores[order]

@@ -85,7 +85,7 @@ class PersonalFrequency:
 
 
 def dueness(context: Context, steadiest: float) -> Float32Array:
-    """float32 [m]: the gamma hazard at the time since the last purchase, times the mean gap; 1 with fewer than 2 gaps."""
+    """float32 [m]: the gamma hazard at the time since the last purchase, times the mean gap; 1 before two gaps."""
     rows = np.flatnonzero(context.kinds == PURCHASE)
     place = np.searchsorted(context.bought, context.items[rows])
     order = np.argsort(place, kind="stable")

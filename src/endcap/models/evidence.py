@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from endcap.core.protocols import VectorIndex
+from endcap.core.ranking import best_positions
 from endcap.core.types import Float32Array, Int32Array
 
 
@@ -17,8 +18,8 @@ class DenseEvidence:
         self._scores = scores
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        items = np.flatnonzero(self._scores > 0).astype(np.int32)
-        return best(items, self._scores[items], k)
+        items = best_positions(self._scores, k, above=0).astype(np.int32)
+        return items, self._scores[items]
 
     def at(self, items: Int32Array) -> Float32Array:
         return self._scores[items]
@@ -48,8 +49,8 @@ class SparseEvidence:
         self._items, self._scores = items, scores
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        positive = self._scores > 0
-        return best(self._items[positive], self._scores[positive], k)
+        rows = best_positions(self._scores, k, above=0)
+        return self._items[rows], self._scores[rows]
 
     def at(self, items: Int32Array) -> Float32Array:
         if not len(self._items):
@@ -72,17 +73,6 @@ class VectorEvidence:
 
     def at(self, items: Int32Array) -> Float32Array:
         return self._index.at(self._vector, items)
-
-
-def best(items: Int32Array, scores: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
-    """The k highest, best first; equal scores in the order of the items, so that answers repeat."""
-    if len(items) > k:
-        # every item equal to the k-th score takes part, so that which of them stay is the order's choice
-        threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
-        inside = scores >= threshold
-        items, scores = items[inside], scores[inside]
-    order = np.lexsort((items, -scores))[:k]
-    return items[order], scores[order]
 
 
 SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))

@@ -95,12 +95,17 @@ class CategoryPopularity:
 
 
 def fit_popularity(histories: Histories, n_items: int, until_ms: int, config: PopularityConfig) -> list[Popularity]:
-    """Global (log of baskets sold) and recent (baskets sold, halved every `half_life_days` before `until_ms`)."""
+    """popular: log of baskets sold. trending: the same, each halved every `half_life_days` before `until_ms`.
+    newcomers: the same of each shopper's first purchase of the item alone, which is what people are trying."""
     items, ts_ms = sales(histories)
     ever = np.log1p(np.bincount(items, minlength=n_items))
     decay = 0.5 ** (np.maximum(until_ms - ts_ms, 0) / (config.half_life_days * DAY_MS))
     lately = np.log1p(np.bincount(items, decay, n_items))
-    return [Popularity("popular", ever.astype(np.float32)), Popularity("trending", lately.astype(np.float32))]
+    tried, first_ms = first_purchases(histories, n_items)
+    decay = 0.5 ** (np.maximum(until_ms - first_ms, 0) / (config.half_life_days * DAY_MS))
+    newcomers = np.log1p(np.bincount(tried, decay, n_items))
+    named = {"popular": ever, "trending": lately, "newcomers": newcomers}
+    return [Popularity(name, scores.astype(np.float32)) for name, scores in named.items()]
 
 
 def fit_category_popularity(
@@ -129,3 +134,13 @@ def sales(histories: Histories) -> tuple[Int32Array, Int64Array]:
     repeats = (users[1:] == users[:-1]) & (baskets[1:] == baskets[:-1]) & (items[1:] == items[:-1])
     first = np.concatenate([[True], ~repeats])
     return items[first], events.ts_ms[rows][order][first]
+
+
+def first_purchases(histories: Histories, n_items: int) -> tuple[Int32Array, Int64Array]:
+    """items int32 and ts_ms int64 of each user's first purchase of each item; of any act where nothing was bought."""
+    events = histories.events
+    rows = np.flatnonzero(events.kinds == PURCHASE)
+    rows = rows if len(rows) else np.arange(len(events.items))
+    users = np.searchsorted(histories.offsets, rows, side="right")
+    _, firsts = np.unique(users * n_items + events.items[rows], return_index=True)
+    return events.items[rows[firsts]], events.ts_ms[rows[firsts]]

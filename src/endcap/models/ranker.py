@@ -24,15 +24,15 @@ class RankerConfig(Section):
     rounds: int = Field(
         400, ge=1, description="Most trees to grow; early stopping on held-out queries may stop sooner."
     )
-    patience: int = Field(40, ge=1, description="Rounds without a better NDCG@10 before it stops.")
+    patience: int = Field(25, ge=1, description="Rounds without a better NDCG@10 before it stops.")
     leaves: int = Field(31, ge=2, description="Leaves of a tree.")
-    learning_rate: float = Field(0.05, gt=0, description="Shrinkage of each tree.")
-    min_leaf: int = Field(50, ge=1, description="Least candidates in a leaf.")
-    feature_share: float = Field(0.6, gt=0, le=1, description="Share of the features each tree may use.")
+    learning_rate: float = Field(0.06, gt=0, description="Shrinkage of each tree.")
+    min_leaf: int = Field(100, ge=1, description="Least candidates in a leaf.")
+    feature_share: float = Field(0.5, gt=0, le=1, description="Share of the features each tree may use.")
     row_share: float = Field(0.8, gt=0, le=1, description="Share of the queries each tree sees.")
     l2: float = Field(5.0, ge=0, description="L2 penalty on leaf values.")
     truncation: int = Field(20, ge=1, description="LambdaRank looks at pairs with one member above this rank.")
-    held_out: float = Field(0.2, gt=0, lt=1, description="Share of users whose queries decide when to stop.")
+    held_out: float = Field(0.1, gt=0, lt=1, description="Share of users whose queries decide when to stop.")
     min_queries: int = Field(
         200, ge=1, description="With fewer training queries that hold a target there is no ranker."
     )
@@ -89,25 +89,27 @@ class Ranker:
 
 
 def fit_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, seed: int, threads: int) -> Ranker:
-    """LambdaRank (Burges 2010) on candidates. Stops where NDCG@10 on held-out users is best, then grows that many
-    trees on everybody.
-
-    Raises nothing for queries without a target: they carry no pairs and cost nothing.
-    """
+    """LambdaRank (Burges 2010) on candidates, stopped where NDCG@10 on held-out users is best."""
     held_out = np.random.default_rng(seed).random(int(examples.users.max()) + 1) < config.held_out
     inside = ~held_out[examples.users]
-    train, rest = _dataset(examples, inside, names), _dataset(examples, ~inside, names)
+    train = _dataset(examples, inside, names)
+    rest = _dataset(examples, ~inside, names, reference=train)
     stopper = lightgbm.early_stopping(config.patience, verbose=False)
     parameters = _parameters(config, seed, threads)
-    trial = lightgbm.train(parameters, train, config.rounds, valid_sets=[rest], callbacks=[stopper])
-    everything = _dataset(examples, np.ones(len(examples.sizes), np.bool_), names)
-    return Ranker(lightgbm.train(parameters, everything, max(1, trial.best_iteration)), names)
+    booster = lightgbm.train(parameters, train, config.rounds, valid_sets=[rest], callbacks=[stopper])
+    return Ranker(booster, names)
 
 
-def _dataset(examples: Examples, queries: NDArray[np.bool_], names: Sequence[str]) -> lightgbm.Dataset:
+def _dataset(
+    examples: Examples, queries: NDArray[np.bool_], names: Sequence[str], reference: lightgbm.Dataset | None = None
+) -> lightgbm.Dataset:
     rows = np.repeat(queries, examples.sizes)
     return lightgbm.Dataset(
-        examples.features[rows], examples.labels[rows], group=examples.sizes[queries], feature_name=list(names)
+        examples.features[rows],
+        examples.labels[rows],
+        group=examples.sizes[queries],
+        feature_name=list(names),
+        reference=reference,
     )
 
 
@@ -116,6 +118,7 @@ def _parameters(config: RankerConfig, seed: int, threads: int) -> dict[str, obje
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [10],
+        "max_bin": 127,
         "num_leaves": config.leaves,
         "learning_rate": config.learning_rate,
         "min_data_in_leaf": config.min_leaf,

@@ -24,7 +24,7 @@ def gather(sources: Sequence[CandidateSource], context: Context, per_source: int
     """
     evidence = [source.weigh(context) for source in sources]
     proposals = [_allowed_top(entry, per_source, allowed) for entry in evidence]
-    items = np.unique(np.concatenate(proposals)) if proposals else np.empty(0, np.int32)
+    items = np.unique(np.concatenate([np.empty(0, np.int32), *proposals]))
     scores = np.empty((len(items), len(sources)), np.float32)
     ranks = np.full((len(items), len(sources)), per_source, np.float32)
     for column, (entry, proposed) in enumerate(zip(evidence, proposals, strict=True)):
@@ -35,10 +35,10 @@ def gather(sources: Sequence[CandidateSource], context: Context, per_source: int
 
 def _allowed_top(entry: Evidence, per_source: int, allowed: Allowed) -> Int32Array:
     """The best allowed items; asks for more only while too many of them turn out not to be allowed."""
-    asked = per_source
+    asked = per_source + per_source // 2
     while True:
         items, _ = entry.top(asked)
         shown = items[allowed(items)]
         if len(shown) >= per_source or len(items) < asked:
             return shown[:per_source]
-        asked *= 4
+        asked *= 3

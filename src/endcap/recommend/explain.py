@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Candidates, Context, Reason
 
-EVERYBODY = frozenset({"popular", "trending"})
+EVERYBODY = frozenset({"popular", "trending", "newcomers"})
 
 TEMPLATES: dict[str, dict[str, str]] = {
     "en": {
@@ -23,6 +23,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "next_for_you": "Fits what you did lately",
         "category": "A favourite in {category}",
         "trending": "Selling well these days",
+        "newcomers": "Many shoppers try this for the first time",
         "popular": "Popular in this shop",
     },
     "zh": {
@@ -38,6 +39,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "next_for_you": "符合您最近的浏览和购买",
         "category": "“{category}”中的热门商品",
         "trending": "近期热销",
+        "newcomers": "许多顾客正在首次尝试",
         "popular": "本店热门",
     },
 }
@@ -73,9 +75,9 @@ class Explainer:
         because = self._title(reason.because) if reason.because >= 0 else ""
         return _template(reason.code, locale).format(because=because, category=self._category(item), **reason.values)
 
-    def popular(self, locale: str) -> str:
-        """The reason of an item that nothing but its popularity speaks for."""
-        return _template("popular", locale)
+    def trending(self, locale: str) -> str:
+        """The reason of an item that nothing but its sales speaks for."""
+        return _template("trending", locale)
 
 
 def _template(code: str, locale: str) -> str:

@@ -25,7 +25,7 @@ from endcap.features.stats import ItemStats
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
 PLACEMENTS = {place: code for code, place in enumerate(Placement)}
-LEVELS = ("leaf", "middle", "top", "brand")
+LEVELS = ("leaf", "middle", "top", "brand", "line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Hydrator:
         self._log_price = np.log(np.maximum(np.nan_to_num(table.price, nan=1.0), 0.01)).astype(np.float32)
         self._log_price[np.isnan(table.price)] = np.nan
         self._levels: dict[str, Int32Array] = {level: getattr(table, level) for level in LEVELS}
+        self._sold = {level: _sold_in(self._levels[level], stats.lately) for level in ("leaf", "middle")}
         self.names: tuple[str, ...] = (
             *(f"score_{name}" for name in sources),
             *(f"rank_{name}" for name in sources),
@@ -64,6 +65,12 @@ class Hydrator:
             "item_trend",
             "item_quiet_days",
             "item_interval_days",
+            "item_lately",
+            "item_newcomers",
+            "item_basket_size",
+            "item_share_of_leaf",
+            "leaf_lately",
+            "middle_lately",
             "log_price",
             "price_gap",
             "user_baskets",
@@ -104,6 +111,12 @@ class Hydrator:
             stats.trend[items],
             stats.quiet_days[items],
             stats.interval_days[items],
+            stats.lately[items],
+            stats.newcomers[items],
+            stats.basket_size[items],
+            np.expm1(stats.lately[items]) / (1 + self._sold["leaf"][items]),
+            self._sold["leaf"][items],
+            self._sold["middle"][items],
             self._log_price[items],
             self._log_price[items] - shopper.log_price,
             shopper.baskets,
@@ -142,6 +155,13 @@ class Hydrator:
         leaf = self._table.leaf[items]
         inside = (leaf != UNKNOWN) & (leaf < len(counts))
         return np.where(inside, counts[np.where(inside, leaf, 0)], 0)
+
+
+def _sold_in(codes: Int32Array, lately: Float32Array) -> Float32Array:
+    """float32 [items]: recent sales of the category each item is in; 0 for items without one."""
+    known = codes != UNKNOWN
+    totals = np.bincount(codes[known], np.expm1(lately[known]), int(codes.max(initial=0)) + 1)
+    return np.where(known, totals[np.where(known, codes, 0)], 0).astype(np.float32)
 
 
 def _group_names(level: str) -> list[str]:

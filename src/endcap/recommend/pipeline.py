@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import (
@@ -41,7 +42,8 @@ class Ranked:
 class Pipeline:
     """All parts are given; nothing here knows how they were trained.
 
-    fallback: every item of the catalogue from most to least popular; it fills a page that candidates leave short.
+    fallback: every item of the catalogue from best to least selling these days. It answers strangers, of whom nothing
+    is known that a ranker could weigh, and fills a page that candidates leave short.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class Pipeline:
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
     def candidates(self, query: Query, context: Context) -> Candidates:
-        """What may be shown of what the sources propose."""
+        """What may be shown of what the sources propose; nothing for a stranger."""
+        if not (len(context.items) or len(context.cart) or context.anchor >= 0):
+            return gather((), context, self.per_source, _everything)
         return gather(self.sources, context, self.per_source, lambda items: every(self.filters, query, context, items))
 
     def rank(self, query: Query, context: Context) -> Ranked:
@@ -91,7 +95,7 @@ class Pipeline:
         return tuple(slate), ranked.degraded
 
     def _score(self, candidates: Candidates, context: Context) -> Float32Array:
-        if self.scorer is None:
+        if self.scorer is None or not len(candidates.items):
             return RankFusion().score(np.empty((0, 0), np.float32), candidates, context)
         return self.scorer.score(self.hydrator.features(candidates, context), candidates, context)
 
@@ -102,14 +106,18 @@ class Pipeline:
         return Recommendation(self.table.ids.ids[item], float(ranked.scores[place]), reason.source, sentence)
 
     def _filling(self, query: Query, context: Context, ranked: Ranked, missing: int) -> list[Recommendation]:
-        """The most popular allowed items that were no candidates, so that a page is full whenever it can be."""
+        """The best selling allowed items that were no candidates, so that a page is full whenever it can be."""
         if missing <= 0:
             return []
         rest = self.fallback[~np.isin(self.fallback, ranked.items)]
         rest = rest[every(self.filters, query, context, rest)][:missing]
-        sentence = self._explainer.popular(query.locale)
-        return [Recommendation(self.table.ids.ids[int(item)], 0.0, "popular", sentence) for item in rest]
+        sentence = self._explainer.trending(query.locale)
+        return [Recommendation(self.table.ids.ids[int(item)], 0.0, "trending", sentence) for item in rest]
 
     def _category(self, item: int) -> str:
         path = self.table.frame["categories"][item]
         return path[-1] if len(path) else ""
+
+
+def _everything(items: Int32Array) -> NDArray[np.bool_]:
+    return np.ones(len(items), np.bool_)

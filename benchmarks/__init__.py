@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench NAME=<name> [DATA=<dir>]` runs one and writes `benchmarks/results/<name>.json`."""

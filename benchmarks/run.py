@@ -1,0 +1,68 @@
+"""Runs one benchmark and records its figures, with the machine, the command, the time and the peak memory.
+
+Each benchmark is a module of this folder with `run(data: Path | None) -> dict[str, float]`, flat: name -> number,
+intervals as `name_lo` and `name_hi`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    # Threads that spin while they wait take the time of those that work, on a small machine most of all.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(path.stem for path in HERE.glob("bench_*.py")) or None, type=_module)
+    parser.add_argument("--data", type=Path, help="folder of the data, where the benchmark needs one")
+    asked = parser.parse_args()
+    started = time.monotonic()
+    figures = importlib.import_module(f"benchmarks.{asked.name}").run(asked.data)
+    name = asked.name.removeprefix("bench_")
+    record = {
+        "machine": _machine(),
+        "command": f"make bench NAME={name}" + (f" DATA={asked.data.name}" if asked.data else ""),
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "figures": {key: round(float(value), 6) for key, value in figures.items()},
+    }
+    path = HERE / "results" / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{path.relative_to(HERE.parent)}: {record['seconds']} s, {record['peak_rss_mb']} MB")
+
+
+def _module(name: str) -> str:
+    return f"bench_{name}"
+
+
+def _machine() -> dict[str, object]:
+    memory = Path("/proc/meminfo")
+    total_kb = int(memory.read_text().split()[1]) if memory.exists() else 0
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(total_kb / 1e6, 1),
+        "system": platform.platform(terse=True),
+        "python": sys.version.split()[0],
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

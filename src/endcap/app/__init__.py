@@ -1,0 +1,1 @@
+"""The typed Python API, and the only place where the rooms are wired together."""

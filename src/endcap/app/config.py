@@ -1,0 +1,120 @@
+"""The root of the configuration: one section for each thing a shop may want to change.
+
+`endcap.toml` holds only what differs; an empty file equals the defaults.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from endcap.core.errors import CallerError
+from endcap.core.section import Section
+from endcap.data.read import DataConfig
+from endcap.encoders.text import TextEncoderConfig
+from endcap.models.buy_again import BuyAgainConfig
+from endcap.models.config import SequenceConfig
+from endcap.models.neighbour_fits import NeighbourConfig
+from endcap.models.popularity import PopularityConfig
+from endcap.models.ranker import RankerConfig
+from endcap.models.shoppers import ShopperConfig
+from endcap.models.transitions import TransitionConfig
+
+SOURCES = (
+    "buy_again",
+    "together",
+    "knn",
+    "transitions",
+    "ease",
+    "ease_cart",
+    "shoppers",
+    "sequence",
+    "content",
+    "category",
+    "newcomers",
+    "trending",
+    "popular",
+)
+
+
+class TrainConfig(Section):
+    seed: int = Field(0, description="Seed of everything random in training and evaluation.")
+    threads: int = Field(2, ge=1, description="Threads that training may use.")
+    sources: tuple[str, ...] = Field(
+        SOURCES, description="Candidate sources to fit, in the order the ranker sees them."
+    )
+    per_source: int = Field(100, ge=1, description="Candidates each source proposes for a query.")
+    shares: tuple[float, float, float] = Field(
+        (0.6, 0.2, 0.2), description="Shares of the events, by time, for training, validation and test."
+    )
+    moments: int = Field(4, ge=1, description="Moments of the validation period at which ranker examples are taken.")
+    window_days: float = Field(28.0, gt=0, description="An example is a user's first basket this soon after a moment.")
+    negatives: int = Field(50, ge=1, description="Candidates that were not bought, kept of each example.")
+    cart_min_items: int = Field(6, ge=2, description="Baskets with fewer items give no cart examples.")
+    content_dim: int = Field(32, ge=2, description="Dimensions that content vectors are reduced to.")
+
+
+class ServeConfig(Section):
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8765, ge=1, le=65535, description="Port to listen on.")
+
+
+class Config(DataConfig):
+    """Everything in `endcap.toml`: how data are read and cleaned, how models are trained, how answers are served."""
+
+    train: TrainConfig = TrainConfig()
+    popularity: PopularityConfig = PopularityConfig()
+    buy_again: BuyAgainConfig = BuyAgainConfig()
+    neighbours: NeighbourConfig = NeighbourConfig()
+    shoppers: ShopperConfig = ShopperConfig()
+    transitions: TransitionConfig = TransitionConfig()
+    sequence: SequenceConfig = SequenceConfig()
+    text: TextEncoderConfig = TextEncoderConfig()
+    ranker: RankerConfig = RankerConfig()
+    serve: ServeConfig = ServeConfig()
+
+
+def load_config(path: Path) -> Config:
+    """Read `endcap.toml`. CallerError names the key that is wrong."""
+    try:
+        return Config.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CallerError(f"The file is not valid TOML: {error}.", where=str(path)) from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CallerError(
+            f"{wrong}.", where=str(path), next_step="All keys are in docs/reference/configuration.md."
+        ) from error
+
+
+def reference() -> str:
+    """Every section and key with its default and meaning, as Markdown."""
+    lines = ["# Configuration", "", "Every key of `endcap.toml`. An empty file equals these defaults.", ""]
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, Section)
+        lines += [f"## `[{name}]`", "", "| Key | Default | Meaning |", "|---|---|---|"]
+        for key, entry in section.model_fields.items():
+            default = entry.get_default(call_default_factory=True, validated_data={})
+            shown = "" if default is PydanticUndefined else _toml(default)
+            lines.append(f"| `{key}` | `{shown}` | {(entry.description or '').replace('|', chr(92) + '|')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "{}" if value == {} else "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    print(reference())  # noqa: T201

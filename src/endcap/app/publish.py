@@ -1,0 +1,125 @@
+"""Writing what training made into a release, and reading a release into something that answers.
+
+<release>/
+  items.parquet       the catalogue at training time, in the order of positions
+  stats/              what past sales say about each item
+  histories/          every user's events, mapped rather than read
+  sources/            one folder a candidate source
+  ranker/             the LightGBM model and the names of its features (absent where data are too few for one)
+  evaluation.json     every model beside every baseline, where training measured them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+import endcap
+from endcap.app.config import Config
+from endcap.app.sources import Fitted, load_sources, save_sources
+from endcap.core.artifacts import Manifest, ReleaseStore
+from endcap.core.types import Availability
+from endcap.features.items import ItemTable
+from endcap.features.sequences import Histories
+from endcap.features.stats import ItemStats
+from endcap.models.ranker import Ranker
+from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
+from endcap.recommend.hydrate import Hydrator
+from endcap.recommend.pipeline import Pipeline
+from endcap.recommend.select import Best
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Release:
+    """A loaded release. seq: the newest event of the log that its histories hold."""
+
+    manifest: Manifest
+    fitted: Fitted
+    histories: Histories
+    pipeline: Pipeline
+    eligible: Eligible
+    seq: int
+
+    @property
+    def id(self) -> str:
+        return self.manifest.release_id
+
+
+def build_pipeline(
+    fitted: Fitted, ranker: Ranker | None, per_source: int, shown: NDArray[np.bool_] | None = None
+) -> tuple[Pipeline, Eligible]:
+    """The one path that trains and answers. shown: bool [items]; None means what the catalogue says."""
+    hydrator = Hydrator(fitted.table, fitted.stats, [source.name for source in fitted.sources])
+    eligible = Eligible(shown_now(fitted.table) if shown is None else shown)
+    pipeline = Pipeline(
+        table=fitted.table,
+        sources=fitted.sources,
+        hydrator=hydrator,
+        scorer=ranker,
+        filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
+        selectors=(Best(),),
+        per_source=per_source,
+        fallback=fitted.best_sellers(),
+    )
+    return pipeline, eligible
+
+
+def shown_now(table: ItemTable) -> NDArray[np.bool_]:
+    """bool [items]: neither hidden nor out of stock."""
+    hidden = [kind.value for kind in Availability if not kind.shown]
+    mask: NDArray[np.bool_] = ~table.frame["availability"].is_in(hidden).to_numpy()
+    return mask
+
+
+def write_release(
+    releases: ReleaseStore,
+    *,
+    fitted: Fitted,
+    histories: Histories,
+    ranker: Ranker | None,
+    config: Config,
+    data: dict[str, Any],
+    metrics: dict[str, float],
+    evaluation: dict[str, Any] | None,
+    now_ms: int,
+) -> Manifest:
+    """Write and commit; publishing it is another step. data must hold `seq`."""
+    with releases.stage() as folder:
+        for part in ("stats", "histories", "sources"):
+            (folder / part).mkdir()
+        fitted.table.save(folder / "items.parquet")
+        fitted.stats.save(folder / "stats")
+        histories.save(folder / "histories")
+        save_sources(fitted.sources, folder / "sources")
+        if ranker is not None:
+            (folder / "ranker").mkdir()
+            ranker.save(folder / "ranker")
+        if evaluation is not None:
+            (folder / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
+        manifest = Manifest(
+            code_version=endcap.__version__,
+            seed=config.train.seed,
+            config=config.model_dump(mode="json"),
+            data={**data, "until_ms": fitted.until_ms},
+            metrics=metrics,
+        )
+        return releases.commit(folder, manifest, now_ms=now_ms)
+
+
+def read_release(releases: ReleaseStore, release_id: str) -> Release:
+    """Verify and load. Imports neither torch nor transformers."""
+    folder, manifest = releases.open(release_id)
+    table = ItemTable.load(folder / "items.parquet")
+    fitted = Fitted(
+        table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), int(manifest.data["until_ms"])
+    )
+    names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
+    ranker = Ranker.load(folder / "ranker", names) if (folder / "ranker").is_dir() else None
+    per_source = Config.model_validate(manifest.config).train.per_source
+    pipeline, eligible = build_pipeline(fitted, ranker, per_source)
+    histories = Histories.load(folder / "histories")
+    return Release(manifest, fitted, histories, pipeline, eligible, int(manifest.data["seq"]))

@@ -1,0 +1,245 @@
+"""The shop: one object that ingests, trains, recommends and records. The server and the command line are thin over it.
+
+shop = Shop.open("myshop")
+shop.ingest("events.parquet", items="items.parquet")
+shop.train()
+shop.recommend(user="42", n=10)
+shop.record(event)
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from endcap.app.config import Config, load_config
+from endcap.app.events import check_events
+from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.serving import Serving
+from endcap.core.artifacts import ReleaseStore
+from endcap.core.determinism import Clock, system_clock
+from endcap.core.errors import CallerError, NotFoundError
+from endcap.core.types import Event, EventType, Placement, Query, Slate
+from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
+from endcap.data.datasets import DATASETS, Dataset
+from endcap.data.store import Appended, Store
+from endcap.features.ids import UNKNOWN
+from endcap.features.state import context
+
+if TYPE_CHECKING:
+    from endcap.app.train import Trained
+
+CONFIG_FILE = "endcap.toml"
+STARTER = """# What differs from the defaults. Every key: docs/reference/configuration.md
+
+# [events.columns]          # our column = "theirs"
+# user_id = "customer"
+# item_id = "sku"
+# ts_ms = "time"
+
+# [serve]
+# port = 8765
+"""
+MAX_N = 500
+MAX_LISTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class UserView:
+    """What is known of a shopper."""
+
+    user_id: str
+    attributes: dict[str, str]
+    events: int
+    baskets: int
+    cart: tuple[str, ...]
+    favourites: tuple[str, ...]
+    last_seen_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """ready: a release is loaded and events can be recorded. last_seq: the newest event in the log."""
+
+    ready: bool
+    release: str | None = None
+    items: int = 0
+    users: int = 0
+    last_seq: int = 0
+    problem: str = ""
+
+
+class Shop:
+    """A workspace folder, opened. Safe to use from several threads; one process at a time may write."""
+
+    def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
+        self.folder, self.config, self.store, self.clock = folder, config, store, clock
+        self.releases = ReleaseStore(folder / "releases")
+        self._serving = Serving(self.releases, store)
+
+    @classmethod
+    def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
+        """Make a workspace; an existing one is left as it is. Returns its folder. settings: its `endcap.toml`."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / CONFIG_FILE).exists():
+            (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
+        Store.open(place / "store", create=True).close()
+        return place
+
+    @classmethod
+    def open(cls, folder: str | Path, *, clock: Clock = system_clock, read_only: bool = False) -> Self:
+        """Open a workspace, making it where there is none. read_only: while another process serves or ingests."""
+        place = Path(folder)
+        if read_only and not (place / CONFIG_FILE).exists():
+            raise NotFoundError(
+                "There is no workspace here.", where=str(place), next_step=f"Make one: endcap init {place}"
+            )
+        if not (place / CONFIG_FILE).exists():
+            cls.init(place)
+        config = load_config(place / CONFIG_FILE)
+        store = Store.open_reader(place / "store") if read_only else Store.open(place / "store", create=True)
+        return cls(place, config, store, clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def ingest(
+        self,
+        events: str | Path | pl.DataFrame | Dataset | None = None,
+        *,
+        items: str | Path | pl.DataFrame | None = None,
+        users: str | Path | pl.DataFrame | None = None,
+        progress: Progress = silent,
+    ) -> Ingested:
+        """Read, check, clean and record files, tables or a named data set. What is refused is quarantined."""
+        return ingest(
+            self.store, self.config, events=events, items=items, users=users, now_ms=self.clock(), progress=progress
+        )
+
+    def ingest_dataset(self, name: str, progress: Progress = silent) -> Ingested:
+        """Ingest a data set that comes as a package, by name (see `endcap.data.datasets`)."""
+        return self.ingest(DATASETS.get(name)(), progress=progress)
+
+    def train(self, *, evaluate: bool = True, publish: bool = True, progress: Progress = silent) -> Trained:
+        """Fit sources and ranker on everything recorded, measure them against baselines, write a release.
+
+        Needs the extras `train` and, for content vectors, `text`.
+        """
+        from endcap.app.train import train
+
+        trained = train(self, evaluate=evaluate, progress=progress)
+        if publish:
+            self.publish(trained.manifest.release_id)
+        return trained
+
+    def publish(self, release_id: str | None = None) -> str:
+        """Make a release (default: the newest) the one that answers."""
+        found = self.releases.list()
+        if not found:
+            raise NotFoundError(
+                "There is no release yet.", where=str(self.folder), next_step="Train first: endcap train"
+            )
+        chosen = release_id or found[-1].release_id
+        self.releases.publish(chosen)
+        return chosen
+
+    def rollback(self) -> str:
+        """Go back to the release published before."""
+        return self.releases.rollback()
+
+    def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
+        """What training measured for a release (default: the published one)."""
+        chosen = release_id or self._serving.current()[0].id
+        self.releases.manifest(chosen)
+        path = self.releases.root / chosen / "evaluation.json"
+        if not path.is_file():
+            raise NotFoundError(
+                "The release was trained without evaluation.", where=chosen, next_step="endcap evaluate"
+            )
+        found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+        return found
+
+    def record(self, *events: Event) -> Appended:
+        """Write events durably; when this returns, the next answer takes them into account."""
+        check_events(events, self.clock())
+        return self.store.append(events)
+
+    def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
+        """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
+        return self.answer(Query(user_id=user, n=n, **rest))
+
+    def answer(self, query: Query) -> Slate:
+        """A slate for a query."""
+        _check_query(query)
+        now_ms = self.clock() if query.now_ms is None else query.now_ms
+        release, known = self._serving.context(query, now_ms)
+        items, degraded = release.pipeline.answer(query, known)
+        return Slate(f"r-{uuid.uuid4().hex}", release.id, query.placement, items, degraded)
+
+    def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
+        """Items to show beside one, for no shopper in particular."""
+        if self._serving.current()[0].fitted.table.ids.position(item_id) == UNKNOWN:
+            raise NotFoundError(
+                f"The release has no item {item_id!r}.", where="item_id", next_step="Ingest it, then train."
+            )
+        return self.answer(Query(item_id=item_id, n=n, placement=Placement.ITEM, locale=locale))
+
+    def user(self, user_id: str) -> UserView:
+        """What is known of a shopper. NotFoundError for a stranger."""
+        release, states = self._serving.current()
+        attributes = self.store.user(user_id)
+        if attributes is None and not states.knows(user_id):
+            raise NotFoundError(
+                f"There is no user {user_id!r}.", where="user_id", next_step="Record an event of theirs."
+            )
+        known = context(states.history(user_id), self.clock(), Placement.HOME)
+        ids = release.fitted.table.ids.ids
+        favourites = known.bought[np.lexsort((known.bought, -known.bought_n))][:10]
+        return UserView(
+            user_id=user_id,
+            attributes=attributes or {},
+            events=len(known.items),
+            baskets=len(np.unique(known.baskets[known.kinds == EventType.PURCHASE.code])),
+            cart=tuple(ids[item] for item in known.cart),
+            favourites=tuple(ids[item] for item in favourites),
+            last_seen_ms=int(known.ts_ms[-1]) if len(known.ts_ms) else None,
+        )
+
+    def title(self, item_id: str) -> str:
+        """What a shopper reads for an item; its id where there is nothing else."""
+        item = self.store.item(item_id)
+        return item.title if item is not None and item.title else item_id
+
+    def health(self) -> Health:
+        """Never raises: what is wrong is in `problem`."""
+        try:
+            release, _ = self._serving.current()
+            last_seq = self.store.last_seq()
+        except Exception as error:  # health is asked when things are broken, and has to say so
+            return Health(ready=False, problem=str(error))
+        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq)
+
+
+def _check_query(query: Query) -> None:
+    if not 1 <= query.n <= MAX_N:
+        raise CallerError(f"n is {query.n}.", where="n", next_step=f"Ask for 1 to {MAX_N} items.")
+    for name in ("cart", "exclude", "categories", "session_events"):
+        if len(getattr(query, name)) > MAX_LISTED:
+            raise CallerError(f"{name} is too long.", where=name, next_step=f"Send at most {MAX_LISTED} entries.")
+    if query.placement is Placement.ITEM and query.item_id is None:
+        raise CallerError(
+            "The placement `item` shows what goes with an item.", where="item_id", next_step="Name the item looked at."
+        )

@@ -1,0 +1,77 @@
+"""The sequence model at the moments that training needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from endcap.app.config import Config
+from endcap.core.types import Float32Array
+from endcap.evaluate.protocols import Case
+from endcap.features.ids import Vocabulary
+from endcap.features.sequences import Histories
+from endcap.index.exact import ExactIndex
+from endcap.models.loop import Progress, use_threads
+from endcap.models.sequence import Validation, fit_sequence
+from endcap.models.sequence_source import FOLLOWED_CODES, SequenceSource
+from endcap.models.windows import Sequences
+
+
+class SequenceFits:
+    """Fits the model first with early stopping on validation cases, then, on more data, for as many epochs as were
+    best the first time. An interrupted fit resumes from its checkpoint in `folder`.
+    """
+
+    def __init__(
+        self, items: Vocabulary, content: Float32Array | None, config: Config, folder: Path, asked: Sequence[Case]
+    ) -> None:
+        self._items, self._content, self._config, self._folder, self._asked = items, content, config, folder, asked
+        self.best_epoch: int | None = None
+
+    def fit(self, past: Histories, progress: Callable[[float], None]) -> SequenceSource:
+        """On histories that end where the moment of use begins."""
+        use_threads(1)
+        first = self.best_epoch is None
+        config = self._config.sequence.model_copy(update={"seed": self._config.train.seed})
+        if self.best_epoch is not None:
+            config = config.model_copy(update={"epochs": self.best_epoch})
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+        def report(at: Progress) -> None:
+            progress((at.epoch - 1 + at.step / max(1, at.steps)) / at.epochs)
+
+        with TemporaryDirectory(dir=self._folder) as exported:
+            trained = fit_sequence(
+                trails(past),
+                len(self._items),
+                config,
+                Path(exported),
+                content=self._content,
+                validation=self._validation(past) if first else None,
+                checkpoint=self._folder / "sequence.safetensors",
+                progress=report,
+            )
+            if first:
+                self.best_epoch = trained.report.best_epoch
+            return SequenceSource.load(Path(exported), ExactIndex)
+
+    def _validation(self, past: Histories) -> Validation | None:
+        known = [case for case in self._asked if case.user_id in past.users]
+        if not known:
+            return None
+        rows = np.array([past.users.position(case.user_id) for case in known])
+        contexts = trails(past).select(rows)
+        targets = [self._items.positions(case.targets).astype(np.int64) for case in known]
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in targets])])
+        return Validation(contexts, np.concatenate(targets), offsets)
+
+
+def trails(histories: Histories) -> Sequences:
+    """What the sequence model follows of the histories, with baskets as groups."""
+    followed = np.isin(histories.events.kinds, FOLLOWED_CODES)
+    before = np.concatenate([[0], np.cumsum(followed)])
+    events = histories.events.take(followed)
+    return Sequences(events.items, before[histories.offsets], events.baskets.view(np.int64))

@@ -1,0 +1,114 @@
+"""Candidate sources, fitted from histories and read back from a release.
+
+Fitting is split by how fast a source ages: `fit_fresh` takes a second and is done again for every moment that training
+looks at; `fit_lasting` takes longer and holds for weeks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from endcap.app.config import Config
+from endcap.core.errors import ArtifactError
+from endcap.core.protocols import CandidateSource
+from endcap.core.registry import Registry
+from endcap.core.types import Float32Array, Int32Array
+from endcap.features.items import ItemTable
+from endcap.features.sequences import Histories
+from endcap.features.stats import ItemStats
+from endcap.index.exact import ExactIndex
+from endcap.models.baskets import Baskets
+from endcap.models.buy_again import BuyAgain
+from endcap.models.content import ContentSource, IndexFactory
+from endcap.models.neighbour_fits import ease_sources, knn_sources
+from endcap.models.neighbours import NeighbourSource
+from endcap.models.popularity import CategoryPopularity, Popularity, fit_category_popularity, fit_popularity
+from endcap.models.sequence_source import SequenceSource
+from endcap.models.shoppers import SimilarShoppers, fit_shoppers
+from endcap.models.transitions import transition_source
+
+Loader = Callable[[Path, IndexFactory], CandidateSource]
+LOADERS: Registry[Loader] = Registry("candidate source", "endcap.candidates")
+LOADERS.add("Popularity", lambda folder, _: Popularity.load(folder))
+LOADERS.add("CategoryPopularity", lambda folder, _: CategoryPopularity.load(folder))
+LOADERS.add("BuyAgain", lambda folder, _: BuyAgain.load(folder))
+LOADERS.add("NeighbourSource", lambda folder, _: NeighbourSource.load(folder))
+LOADERS.add("SimilarShoppers", lambda folder, _: SimilarShoppers.load(folder))
+LOADERS.add("ContentSource", ContentSource.load)
+LOADERS.add("SequenceSource", SequenceSource.load)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What a pipeline is made of. until_ms: everything here was fitted on events strictly before it."""
+
+    table: ItemTable
+    stats: ItemStats
+    sources: tuple[CandidateSource, ...]
+    until_ms: int
+
+    def best_sellers(self) -> Int32Array:
+        """Every item from best to least selling these days, then over all time, then in the order of the catalogue."""
+        stats = self.stats
+        return np.lexsort((np.arange(len(self.table)), -stats.baskets, -stats.lately)).astype(np.int32)
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    kind: str
+    folder: str
+
+
+def fit_fresh(histories: Histories, table: ItemTable, until_ms: int, config: Config) -> list[CandidateSource]:
+    """Sources that follow the season: popularity, lately and by category; buy-again, which has nothing to fit."""
+    wanted = set(config.train.sources)
+    found: list[CandidateSource] = [
+        *fit_popularity(histories, len(table), until_ms, config.popularity),
+        fit_category_popularity(histories, table, until_ms, config.popularity),
+        BuyAgain(config.buy_again),
+        fit_shoppers(histories, len(table), until_ms, config.shoppers),
+    ]
+    return [source for source in found if source.name in wanted]
+
+
+def fit_lasting(
+    histories: Histories, table: ItemTable, content: Float32Array | None, config: Config
+) -> list[CandidateSource]:
+    """Sources that count pairs over all of history, and content."""
+    wanted = set(config.train.sources)
+    baskets = Baskets.build(histories, len(table))
+    found: list[CandidateSource] = []
+    if wanted & {"together", "knn"}:
+        found += knn_sources(baskets, config.neighbours)
+    if wanted & {"ease", "ease_cart"}:
+        found += ease_sources(baskets, config.neighbours)
+    if "transitions" in wanted:
+        found.append(transition_source(baskets, config.transitions))
+    if "content" in wanted and content is not None:
+        found.append(ContentSource(content, ExactIndex))
+    return [source for source in found if source.name in wanted]
+
+
+def save_sources(sources: Sequence[CandidateSource], folder: Path) -> None:
+    """One folder a source, and `sources.json`, which keeps their order and kinds."""
+    entries = []
+    for source in sources:
+        part = folder / source.name
+        part.mkdir(parents=True)
+        source.save(part)
+        entries.append(_Entry(type(source).__name__, source.name))
+    (folder / "sources.json").write_bytes(msgspec.json.encode(entries))
+
+
+def load_sources(folder: Path) -> tuple[CandidateSource, ...]:
+    try:
+        entries = msgspec.json.decode((folder / "sources.json").read_bytes(), type=list[_Entry])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ArtifactError(
+            f"The list of sources cannot be read: {error}.", where=str(folder), next_step="Train again."
+        ) from error
+    return tuple(LOADERS.get(entry.kind)(folder / entry.folder, ExactIndex) for entry in entries)

@@ -1,0 +1,72 @@
+"""What a release is asked in training and evaluation: moments of shoppers, with what they then bought.
+
+Three tasks, one for each placement that behaves in its own way:
+    all        home: the next basket, repeats count
+    discovery  discovery: what is new to the shopper, their own history left out
+    cart       cart: a random half of the basket is in the cart, the rest is asked for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from endcap.core.types import Context, EventType, Int32Array, Placement, Query
+from endcap.evaluate.protocols import Case, Cases, first_baskets, half_baskets, new_only
+from endcap.features.ids import Vocabulary
+from endcap.features.sequences import REMEMBERED, Histories
+from endcap.features.state import context
+
+PURCHASE = EventType.PURCHASE.value
+PLACEMENT = {"all": Placement.HOME, "discovery": Placement.DISCOVERY, "cart": Placement.CART}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A case in the terms of a release. targets: int32, known items. unreachable: targets that the release does not
+    know or that were never sold before, which no ranking can contain."""
+
+    query: Query
+    context: Context
+    targets: Int32Array
+    unreachable: int
+
+
+def successes(events: pl.LazyFrame) -> pl.DataFrame:
+    """The events that count as success, as purchases: purchases, or every remembered act of a shop that logs none."""
+    acts = (
+        events.filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]), pl.col("item_id").is_not_null())
+        .select("user_id", "item_id", "event_type", "ts_ms", "session_id")
+        .collect()
+    )
+    bought = acts.filter(pl.col("event_type") == PURCHASE)
+    return bought if bought.height else acts.with_columns(event_type=pl.lit(PURCHASE), session_id=None)
+
+
+def cases(bought: pl.DataFrame, from_ms: int, to_ms: int, *, cart_min_items: int, seed: int) -> dict[str, Cases]:
+    """task -> cases of the window [from_ms, to_ms): one a user."""
+    home = first_baskets(bought, from_ms, to_ms)
+    return {
+        "all": home,
+        "discovery": new_only(home, bought),
+        "cart": half_baskets(bought, from_ms, to_ms, min_items=cart_min_items, seed=seed),
+    }
+
+
+def questions(task: str, asked: Iterable[Case], histories: Histories, items: Vocabulary) -> Iterator[Question]:
+    """Each case with what was known strictly before its moment."""
+    placement = PLACEMENT[task]
+    for case in asked:
+        known = context(
+            histories.of(case.user_id).before(case.now_ms),
+            case.now_ms,
+            placement,
+            cart=items.positions(case.cart),
+            row=histories.users.position(case.user_id),
+        )
+        targets = np.sort(items.positions(case.targets))
+        query = Query(user_id=case.user_id, placement=placement, now_ms=case.now_ms, cart=case.cart)
+        yield Question(query, known, targets, len(case.targets) - len(targets))

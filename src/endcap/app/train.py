@@ -1,0 +1,226 @@
+"""Training: sources fitted on the past, a ranker fitted on what came next, both measured on what came after that.
+
+The log is split by time, 6:2:2 by default.
+    1. Lasting sources are fitted on the training part.
+    2. At several moments of the validation part, fresh sources are fitted on everything before the moment, and each
+       user's first basket after it gives examples. The ranker learns from these alone, so it never sees a source
+       score an event the source was fitted on.
+    3. All sources are fitted again on training and validation, and everything is measured once on the test part.
+    4. For the release all sources are fitted on the whole log, with the ranker as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from endcap.app.evaluation import compare
+from endcap.app.examples import examples_at, join, moments
+from endcap.app.ingest import Progress
+from endcap.app.publish import build_pipeline, write_release
+from endcap.app.sequences import SequenceFits
+from endcap.app.sources import Fitted, fit_fresh, fit_lasting
+from endcap.app.tasks import cases, successes
+from endcap.core.artifacts import Manifest
+from endcap.core.determinism import seed_everything
+from endcap.core.errors import DataError
+from endcap.core.protocols import CandidateSource
+from endcap.core.types import Float32Array
+from endcap.evaluate.report import Comparison
+from endcap.features.items import ItemTable
+from endcap.features.sequences import Histories
+from endcap.features.stats import ItemStats
+from endcap.models.ranker import Ranker, fit_ranker
+
+if TYPE_CHECKING:
+    from endcap.app.runtime import Shop
+
+MIN_EVENTS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """manifest: of the release, committed and not yet published. comparison: None where it was not asked for, or the
+    log is too short to hold a test part. notes: sentences on what was decided. seconds: by stage."""
+
+    manifest: Manifest
+    comparison: Comparison | None
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """First moments of validation and test, and the moment after the last event; UTC milliseconds."""
+
+    validation_ms: int
+    test_ms: int
+    end_ms: int
+
+
+def train(shop: Shop, *, evaluate: bool, progress: Progress) -> Trained:
+    """See the module. Raises DataError where there is nothing to learn from."""
+    return _Training(shop, progress).run(evaluate)
+
+
+class _Training:
+    """One run. Holds what its stages share: the log as arrays, the catalogue, content vectors, and the clock."""
+
+    def __init__(self, shop: Shop, progress: Progress) -> None:
+        self.shop, self.config, self._progress = shop, shop.config, progress
+        self.seconds: dict[str, float] = {}
+        self.notes: list[str] = []
+        self._stage, self._since = "", time.monotonic()
+        self._sequences: SequenceFits | None = None
+
+    def run(self, evaluate: bool) -> Trained:
+        seed_everything(self.config.train.seed)
+        self._read()
+        borders = self._borders()
+        ranker = self._fit_ranker(borders)
+        comparison = self._evaluate(borders, ranker) if evaluate else None
+        fitted = self._fit_all(borders)
+        self.stage("write release")
+        manifest = write_release(
+            self.shop.releases,
+            fitted=fitted,
+            histories=self.histories,
+            ranker=ranker,
+            config=self.config,
+            data=self._data(),
+            metrics=comparison.figures() if comparison else {},
+            evaluation=comparison.to_dict() if comparison else None,
+            now_ms=self.shop.clock(),
+        )
+        self.stage("")
+        return Trained(manifest, comparison, tuple(self.notes), self.seconds)
+
+    def stage(self, name: str, share: float = 0.0) -> None:
+        """Tell the progress, and book the time since the last stage began."""
+        if name != self._stage:
+            if self._stage:
+                now = time.monotonic()
+                self.seconds[self._stage] = self.seconds.get(self._stage, 0) + now - self._since
+            self._stage, self._since = name, time.monotonic()
+        if name:
+            self._progress(name, share)
+
+    def _read(self) -> None:
+        self.stage("read the log")
+        store = self.shop.store
+        self.seq, self.fingerprint = store.last_seq(), store.fingerprint()
+        self.bought = successes(store.events())
+        if self.bought.height < MIN_EVENTS:
+            raise DataError(
+                f"There are {self.bought.height} events on items; {MIN_EVENTS} is the least to learn from.",
+                where=str(self.shop.folder),
+                next_step="Ingest more: endcap ingest EVENTS",
+            )
+        ids = store.events().select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
+        self.table = ItemTable.build(store.items(), ids)
+        self.histories = Histories.build(store.events(), self.table.ids)
+        self.content = self._encode()
+
+    def _encode(self) -> Float32Array | None:
+        if "content" not in self.config.train.sources and "sequence" not in self.config.train.sources:
+            return None
+        from endcap.app.content import content_vectors
+
+        return content_vectors(self.table, self.config, self.shop.folder / "cache", self.stage, self.notes)
+
+    def _borders(self) -> Borders:
+        first, second, _ = self.config.train.shares
+        times = self.bought["ts_ms"].sort()
+        validation, test = int(times[int(len(times) * first)]), int(times[int(len(times) * (first + second) + 1e-9)])
+        return Borders(validation, test, int(times[-1]) + 1)
+
+    def _fit_ranker(self, borders: Borders) -> Ranker | None:
+        """Steps 1 and 2 of the module."""
+        past = self.histories.until(borders.validation_ms)
+        train = self.config.train
+        asked = cases(
+            self.bought, borders.validation_ms, borders.test_ms, cart_min_items=train.cart_min_items, seed=train.seed
+        )
+        if "sequence" in train.sources:
+            self._sequences = SequenceFits(
+                self.table.ids, self.content, self.config, self.shop.folder / "checkpoints", asked["all"].cases
+            )
+        lasting = self._lasting("fit sources on the training part", past)
+        windows = moments(borders.validation_ms, borders.test_ms, self.config.train)
+        parts = []
+        for place, window in enumerate(windows):
+            self.stage("ranker examples", place / len(windows))
+            fitted = self._assemble(self.histories.until(window[0]), window[0], lasting)
+            pipeline, _ = build_pipeline(fitted, None, self.config.train.per_source, shown=self._everything())
+            progress = partial(self._share, "ranker examples", place, len(windows))
+            parts += examples_at(pipeline, self.histories, self.bought, window, self.config.train, progress)
+        queries = sum(len(part.sizes) for part in parts)
+        if queries < self.config.ranker.min_queries:
+            self.notes.append(
+                f"Only {queries} past moments could teach a ranker; it takes {self.config.ranker.min_queries}. "
+                "Candidates are ordered by rank fusion."
+            )
+            return None
+        self.stage("fit the ranker")
+        return fit_ranker(join(parts), pipeline.hydrator.names, self.config.ranker, train.seed, train.threads)
+
+    def _evaluate(self, borders: Borders, ranker: Ranker | None) -> Comparison:
+        """Step 3."""
+        past = self.histories.until(borders.test_ms)
+        lasting = self._lasting("fit sources on training and validation", past)
+        fitted = self._assemble(past, borders.test_ms, lasting)
+        pipeline, _ = build_pipeline(fitted, ranker, self.config.train.per_source, shown=self._everything())
+        train = self.config.train
+        asked = cases(
+            self.bought, borders.test_ms, borders.end_ms, cart_min_items=train.cart_min_items, seed=train.seed
+        )
+
+        def progress(task: str, share: float) -> None:
+            self.stage("measure on the test part", (list(asked).index(task) + share) / len(asked))
+
+        tasks = {task: found.cases for task, found in asked.items()}
+        return compare(fitted, pipeline, self.histories, tasks, seed=train.seed, progress=progress)
+
+    def _fit_all(self, borders: Borders) -> Fitted:
+        """Step 4."""
+        lasting = self._lasting("fit sources on the whole log", self.histories)
+        return self._assemble(self.histories, borders.end_ms, lasting)
+
+    def _lasting(self, stage: str, past: Histories) -> list[CandidateSource]:
+        self.stage(stage)
+        found = fit_lasting(past, self.table, self.content, self.config)
+        if self._sequences is not None:
+            model = "train the sequence model"
+            self.stage(model)
+            found.append(self._sequences.fit(past, lambda share: self.stage(model, share)))
+        return found
+
+    def _assemble(self, past: Histories, until_ms: int, lasting: Sequence[CandidateSource]) -> Fitted:
+        """Everything fitted on events before a moment, the sources in the configured order."""
+        fresh = fit_fresh(past, self.table, until_ms, self.config)
+        order = self.config.train.sources
+        sources = sorted([*fresh, *lasting], key=lambda source: order.index(source.name))
+        return Fitted(self.table, ItemStats.build(past, len(self.table), until_ms), tuple(sources), until_ms)
+
+    def _everything(self) -> NDArray[np.bool_]:
+        """Stock as it is today says nothing of what could be bought then."""
+        return np.ones(len(self.table), np.bool_)
+
+    def _share(self, stage: str, place: int, parts: int, share: float) -> None:
+        self.stage(stage, (place + share) / parts)
+
+    def _data(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint,
+            "seq": self.seq,
+            "events": len(self.histories.events),
+            "users": len(self.histories),
+            "items": len(self.table),
+        }

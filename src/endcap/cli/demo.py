@@ -1,0 +1,104 @@
+"""From nothing to a shop that answers, on a year of real purchases at a grocer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+
+import typer
+
+from endcap.cli.ingesting import print_ingested
+from endcap.cli.recommending import print_slate
+from endcap.cli.terminal import progress, stdout
+from endcap.cli.training import print_trained
+from endcap.core.errors import CallerError
+
+if TYPE_CHECKING:
+    from endcap.app.runtime import Shop
+
+DATASET = "complete-journey"
+SETTINGS = """# The Complete Journey: a year of a grocer's till receipts
+
+[clean]
+unknown_item = "keep"       # 0.3 % of what was sold is not in the catalogue; it was sold all the same
+
+[sequence]
+dim = 32
+epochs = 3                  # a basket's order says little, so a short training is enough
+"""
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="The workspace to make or to go on with.")] = Path("demo-shop"),
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve at the end.")] = True,
+    port: Annotated[int | None, typer.Option(help="Port to serve at.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace first.")] = False,
+    dataset: Annotated[str, typer.Option(help="Another data set.", hidden=True)] = DATASET,
+) -> None:
+    """Ingest The Complete Journey, train, compare with baselines, publish, recommend, and serve."""
+    from endcap.app.runtime import Shop
+
+    if fresh:
+        _delete(folder)
+    Shop.init(folder, SETTINGS)
+    with Shop.open(folder) as shop:
+        _ingest(shop, dataset)
+        with progress() as tell:
+            trained = shop.train(progress=tell)
+        print_trained(trained, is_published=True)
+        user, item = _show_recommendations(shop)
+        url = f"http://{shop.config.serve.host}:{port or shop.config.serve.port}"
+    if not serve:
+        stdout().print(f"Next: endcap serve --shop {folder}", soft_wrap=True)
+        return
+    _show_requests(url, user, item)
+    command = [sys.executable, "-m", "endcap", "serve", "--shop", str(folder)]
+    # The server takes this process's place: what training loaded is gone, and Ctrl-C goes straight to it.
+    os.execv(sys.executable, [*command, "--port", str(port)] if port else command)  # noqa: S606
+
+
+def _delete(folder: Path) -> None:
+    if folder.exists() and not (folder / "endcap.toml").is_file():
+        raise CallerError("The folder is no workspace.", where=str(folder), next_step="Choose another --folder.")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ingest(shop: Shop, dataset: str) -> None:
+    events = shop.store.last_seq()
+    if events:
+        stdout().print(f"{shop.folder} holds {events:,} events already and is used as it is; --fresh starts over.")
+        return
+    with progress() as tell:
+        ingested = shop.ingest_dataset(dataset, progress=tell)
+    print_ingested(shop, ingested)
+
+
+def _show_recommendations(shop: Shop) -> tuple[str, str]:
+    """Five items for a household, and again with something new in the cart; returns that household and item."""
+    from endcap.core.types import Placement
+
+    user = str(shop.store.users()["user_id"][0])
+    print_slate(shop, shop.recommend(user, 5), f"Five for household {user}")
+    unbought = shop.recommend(user, 1, placement=Placement.DISCOVERY)
+    item = unbought.items[0].item_id
+    cart = (*shop.user(user).cart, item)
+    print_slate(shop, shop.recommend(user, 5, cart=cart), f"The same with {shop.title(item)} in the cart")
+    return user, item
+
+
+def _show_requests(url: str, user: str, item: str) -> None:
+    lists = f"{url}/v1/recommendations?user_id={quote(user)}&n=5"
+    event = json.dumps({"event_type": "add_to_cart", "user_id": user, "item_id": item})
+    send = f"curl -s {url}/v1/events -H 'Content-Type: application/json' -d '{event}' -w '\\n'"
+    get = f"curl -s '{lists}' -w '\\n'"
+    console = stdout()
+    console.print("\nTo try:")
+    for line in (lists, f"{url}/v1/items/{quote(item)}/similar?n=5", f"{url}/v1/users/{quote(user)}"):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print("The list before an event, the event, and the list after it:")
+    console.print(f"  {get}; {send}; {get}\n", markup=False, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""Making a workspace and filling it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from endcap.cli.terminal import HERE, JsonOption, ShopOption, print_json, print_table, progress, stdout
+from endcap.core.errors import CallerError
+
+if TYPE_CHECKING:
+    from endcap.app.ingest import Ingested
+    from endcap.app.runtime import Shop
+
+
+def init(
+    folder: Annotated[Path | None, typer.Argument(help="Folder to make; --shop where it is missing.")] = None,
+    shop: ShopOption = HERE,
+) -> None:
+    """Make a workspace: a folder with endcap.toml and an empty store. An existing one is left as it is."""
+    from endcap.app.runtime import Shop
+
+    place = Shop.init(folder or shop)
+    stdout().print(f"The workspace is {place.resolve()}. Next: endcap ingest EVENTS --shop {place}", soft_wrap=True)
+
+
+def ingest(
+    events: Annotated[Path | None, typer.Argument(help="Events: CSV, JSON lines or Parquet.")] = None,
+    items: Annotated[Path | None, typer.Option(help="The catalogue.")] = None,
+    users: Annotated[Path | None, typer.Option(help="What is known of shoppers.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A data set by name instead, such as complete-journey.")] = None,
+    shop: ShopOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read, check, clean and record files. What is refused is kept in quarantine, counted by rule."""
+    from endcap.app.runtime import Shop
+
+    if dataset is not None and (events, items, users) != (None, None, None):
+        raise CallerError("Files and a data set are named at once.", where="ingest", next_step="Name one of the two.")
+    with Shop.open(shop) as opened:
+        with progress() as tell:
+            if dataset is not None:
+                ingested = opened.ingest_dataset(dataset, progress=tell)
+            else:
+                ingested = opened.ingest(events, items=items, users=users, progress=tell)
+        if as_json:
+            print_json(ingested)
+        else:
+            print_ingested(opened, ingested)
+
+
+def print_ingested(shop: Shop, ingested: Ingested) -> None:
+    """A table for each report, and where the refused rows are."""
+    for report in ingested.reports():
+        print_table(report.table, ("", ""), report.lines())
+    refused = sum(sum(report.quarantined.values()) for report in ingested.reports())
+    if refused:
+        stdout().print(
+            f"{refused:,} rows are in quarantine, with reasons: {shop.folder / 'store' / 'quarantine'}", soft_wrap=True
+        )
+    stdout().print(f"The log holds {ingested.last_seq:,} events. Next: endcap train --shop {shop.folder}")

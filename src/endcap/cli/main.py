@@ -1,0 +1,63 @@
+"""The commands, and how an error becomes a sentence and an exit code.
+
+Nothing here or in the modules it imports loads numpy: `serve` has to say how many threads it may use before that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from endcap import __version__
+from endcap.cli import demo, ingesting, recommending, releasing, serving, training
+from endcap.cli.terminal import stderr, stdout
+from endcap.core.errors import EndcapError
+
+app = typer.Typer(
+    name="endcap",
+    help="A shop's catalogue and behaviour logs, turned into live, personalised recommendations.",
+    epilog="Begin with: endcap demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run() -> None:
+    """The entry point. Exit codes: 0 done, 1 ours, 2 the command is wrong, 3 the data are wrong."""
+    try:
+        app()
+    except EndcapError as error:
+        stderr().print(Text(str(error), style="red"), soft_wrap=True)
+        raise SystemExit(error.exit_code) from None
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        stdout().print(f"endcap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(epilog="Example: endcap init myshop")(ingesting.init)
+app.command(epilog="Example: endcap ingest events.csv --items items.jsonl --shop myshop")(ingesting.ingest)
+app.command(epilog="Example: endcap train --shop myshop --markdown evaluation.md")(training.train)
+app.command(epilog="Example: endcap evaluate --shop myshop")(training.evaluate)
+app.command(epilog="Example: endcap publish 20260101T120000-3fa9c1 --shop myshop")(releasing.publish)
+app.command(epilog="Example: endcap rollback --shop myshop")(releasing.rollback)
+app.command(epilog="Example: endcap releases --shop myshop")(releasing.releases)
+app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --cart 1082185,995242 --shop myshop")(
+    recommending.recommend
+)
+app.command(epilog="Example: endcap serve --shop myshop --port 8765")(serving.serve)
+app.command(epilog="Example: endcap demo --no-serve")(demo.demo)

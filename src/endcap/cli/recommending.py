@@ -1,0 +1,93 @@
+"""Asking the published release for a slate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from endcap.cli.terminal import HERE, JsonOption, ShopOption, print_json, print_table, stdout
+from endcap.core.errors import CallerError
+
+if TYPE_CHECKING:
+    from endcap.app.runtime import Shop
+    from endcap.core.types import Placement, Slate
+
+
+def recommend(
+    user: Annotated[str | None, typer.Option(help="The shopper; a stranger where it is missing.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many items.")] = 10,
+    placement: Annotated[str, typer.Option(help="home, discovery, item, cart, category or search.")] = "home",
+    item: Annotated[str | None, typer.Option(help="The item looked at.")] = None,
+    cart: Annotated[str, typer.Option(metavar="A,B", help="Items in the cart.")] = "",
+    exclude: Annotated[str, typer.Option(metavar="A,B", help="Items that must not appear.")] = "",
+    category: Annotated[str, typer.Option(metavar="A,B", help="Only these categories.")] = "",
+    locale: Annotated[str, typer.Option(help="Language of the reasons: en or zh.")] = "en",
+    shop: ShopOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for a slate. Works while a server runs, and records nothing."""
+    from endcap.app.runtime import Shop
+
+    with Shop.open(shop, read_only=True) as opened:
+        slate = opened.recommend(
+            user,
+            n,
+            placement=_placement(placement),
+            item_id=item,
+            cart=_listed(cart),
+            exclude=_listed(exclude),
+            categories=_listed(category),
+            locale=locale,
+        )
+        if as_json:
+            print_json(_with_titles(opened, slate))
+        else:
+            print_slate(opened, slate, f"{placement} for {user or 'a stranger'}")
+
+
+def print_slate(shop: Shop, slate: Slate, title: str) -> None:
+    rows = [
+        (str(place), entry.item_id, shop.title(entry.item_id), entry.reason, entry.source, f"{entry.score:.3f}")
+        for place, entry in enumerate(slate.items, 1)
+    ]
+    print_table(title, ("", "item", "title", "reason", "source", "score"), rows, ("", "score"))
+    if slate.degraded:
+        stdout().print(f"Stages that gave way to a fallback: {', '.join(slate.degraded)}")
+
+
+def _placement(name: str) -> Placement:
+    from endcap.core.types import Placement
+
+    try:
+        return Placement(name)
+    except ValueError as error:
+        known = ", ".join(Placement)
+        raise CallerError(f"No placement is called {name!r}.", where="--placement", next_step=f"One of {known}.") from (
+            error
+        )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """'a, b' -> ('a', 'b')."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _with_titles(shop: Shop, slate: Slate) -> dict[str, Any]:
+    items = [
+        {
+            "item_id": entry.item_id,
+            "title": shop.title(entry.item_id),
+            "score": entry.score,
+            "source": entry.source,
+            "reason": entry.reason,
+        }
+        for entry in slate.items
+    ]
+    return {
+        "recommendation_id": slate.recommendation_id,
+        "release": slate.release,
+        "placement": slate.placement,
+        "items": items,
+        "degraded": slate.degraded,
+    }

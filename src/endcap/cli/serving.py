@@ -1,0 +1,40 @@
+"""Running the HTTP server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from endcap.cli.terminal import HERE, ShopOption, stdout
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address of this machine; default from endcap.toml.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default from endcap.toml.")] = None,
+    shop: ShopOption = HERE,
+) -> None:
+    """Answer over HTTP until Ctrl-C. One process records at a time: a second `serve` or `ingest` is refused."""
+    # Requests run side by side already; threads inside one answer would only get in each other's way.
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    from endcap.app.runtime import Shop
+
+    Shop.open(shop, read_only=True).close()  # a folder that is no workspace is an error here, not a new workspace
+    from endcap.web.server import serve as answer
+
+    with Shop.open(shop) as opened:
+        answer(opened, host, port, _announce(shop))
+    stdout().print("Stopped.")
+
+
+def _announce(folder: Path) -> Callable[[str], None]:
+    def announce(url: str) -> None:
+        stdout().print(f"Serving {folder} at {url} (routes: {url}/docs). Ctrl-C stops it.", soft_wrap=True)
+
+    return announce

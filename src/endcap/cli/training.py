@@ -1,0 +1,79 @@
+"""Training, and what it measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from endcap.cli.evaluation import evaluation_markdown, print_evaluation
+from endcap.cli.terminal import HERE, JsonOption, MarkdownOption, ShopOption, print_json, print_table, progress, stdout
+
+if TYPE_CHECKING:
+    from endcap.app.train import Trained
+
+
+def train(
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate/--no-evaluate", help="Measure against baselines on what came last.")
+    ] = True,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Make the new release the one that answers.")
+    ] = True,
+    shop: ShopOption = HERE,
+    as_json: JsonOption = False,
+    markdown: MarkdownOption = None,
+) -> None:
+    """Learn from everything recorded and write a release. A running server goes on, and takes the release up."""
+    from endcap.app.runtime import Shop
+
+    with Shop.open(shop, read_only=True) as opened:
+        with progress() as tell:
+            trained = opened.train(evaluate=evaluate, publish=publish, progress=tell)
+        is_published = opened.releases.current() == trained.manifest.release_id
+    if markdown is not None and trained.comparison is not None:
+        markdown.write_text(trained.comparison.to_markdown(), encoding="utf-8")
+    if as_json:
+        print_json(_summary(trained, is_published))
+    else:
+        print_trained(trained, is_published)
+
+
+def evaluate(
+    release: Annotated[str | None, typer.Argument(help="A release; the published one where it is missing.")] = None,
+    shop: ShopOption = HERE,
+    as_json: JsonOption = False,
+    markdown: MarkdownOption = None,
+) -> None:
+    """Show what training measured for a release: every model beside every baseline, with intervals."""
+    from endcap.app.runtime import Shop
+
+    with Shop.open(shop, read_only=True) as opened:
+        stored = opened.evaluation(release or opened.releases.current())
+    if markdown is not None:
+        markdown.write_text(evaluation_markdown(stored), encoding="utf-8")
+    if as_json:
+        print_json(stored)
+    else:
+        print_evaluation(stored)
+
+
+def print_trained(trained: Trained, is_published: bool) -> None:
+    if trained.comparison is not None:
+        print_evaluation(trained.comparison.to_dict())
+    for note in trained.notes:
+        stdout().print(f"Note: {note}", markup=False)
+    rows = [(stage, f"{seconds:.1f}") for stage, seconds in trained.seconds.items()]
+    print_table("Time", ("stage", "seconds"), [*rows, ("all", f"{sum(trained.seconds.values()):.1f}")], ("seconds",))
+    done = "is published" if is_published else f"is written; next: endcap publish {trained.manifest.release_id}"
+    stdout().print(f"Release {trained.manifest.release_id} {done}.", soft_wrap=True)
+
+
+def _summary(trained: Trained, is_published: bool) -> dict[str, Any]:
+    return {
+        "release": trained.manifest.release_id,
+        "published": is_published,
+        "notes": trained.notes,
+        "seconds": trained.seconds,
+        "evaluation": trained.comparison.to_dict() if trained.comparison is not None else None,
+    }

@@ -1,0 +1,149 @@
+"""Putting the routes together, and running them until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from endcap import __version__
+from endcap.app.runtime import Shop
+from endcap.core.errors import CallerError
+from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_users
+from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.problems import add_error_handlers
+from endcap.web.schemas import EventIn, EventsIn, Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+LOG = logging.getLogger(__name__)
+GRACE_S = 10
+SCHEMAS = "#/components/schemas/{model}"
+
+
+def create_app(shop: Shop) -> FastAPI:
+    """The HTTP interface of a shop. Whoever opened the shop closes it."""
+    app = FastAPI(
+        title="Endcap",
+        version=__version__,
+        summary="Live, personalised recommendations for a shop.",
+        description="Send events as they happen; ask for slates. Times are UTC milliseconds, names are snake_case.",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.shop = shop
+    add_error_handlers(app)
+    app.add_middleware(Guard)
+    for routes in (routes_events, routes_recommendations, routes_users, routes_health, routes_docs):
+        app.include_router(routes.router)
+    generate = app.openapi
+    app.openapi = lambda: _with_events(generate())  # type: ignore[method-assign]
+    return app
+
+
+def serve(
+    shop: Shop, host: str | None = None, port: int | None = None, announce: Callable[[str], None] = LOG.info
+) -> None:
+    """Answer requests until SIGINT or SIGTERM, then finish what was begun and return.
+
+    host, port: default to the shop's config; port 0 takes a free one. announce: is told the base URL once requests are
+    taken. CallerError for an address that others can reach, as there are no keys yet to tell them apart, and for a
+    port that is taken.
+    """
+    listener = _listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
+    config = uvicorn.Config(
+        LoopbackOnly(create_app(shop)),
+        log_level="warning",
+        access_log=False,  # it would keep who looked at what
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(config, lambda: announce(_url(listener)))
+    with listener, _stopping(server):
+        server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Load the release before the first request rather than during it."""
+    health = await run_in_threadpool(app.state.shop.health)
+    if not health.ready:
+        LOG.warning("Not ready: %s", health.problem)
+    yield
+
+
+@contextmanager
+def _stopping(server: uvicorn.Server) -> Iterator[None]:
+    """uvicorn raises the signal that stopped it once more when it is done. Here that ends nothing: returning does."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not is_loopback(host):
+        raise CallerError(
+            f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
+            where="host",
+            next_step="Use 127.0.0.1; where others need it, put a proxy that checks who calls in front.",
+        )
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise CallerError(
+            f"Port {port} cannot be used: {error.strerror}.", where=host, next_step="Choose another with --port."
+        ) from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _with_events(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the schemas of events, which the route reads by itself."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (Line, EventIn, EventsIn):
+        schema = model.model_json_schema(ref_template=SCHEMAS)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    return document

@@ -1,0 +1,81 @@
+"""The entry point: help, version, and errors as sentences with exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from endcap import __version__
+from endcap.cli.main import app, run
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+def test_commands_are_the_ones_there_are():
+    assert list(COMMANDS) == [
+        *("init", "ingest", "train", "evaluate", "publish", "rollback", "releases", "recommend", "serve", "demo")
+    ]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_has_an_example(endcap, name):
+    text = endcap(name, "--help").stdout
+    assert f"Example: endcap {name}" in text
+    assert COMMANDS[name].help
+
+
+def test_version(endcap):
+    assert endcap("--version").stdout.strip() == f"endcap {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["releases", "--shop", "nothing"], 2, "endcap init"),
+        (["publish", "--shop", "empty"], 2, "endcap train"),
+        (["train", "--shop", "empty"], 3, "endcap ingest"),
+        (["ingest", "missing.csv", "--shop", "empty"], 2, "missing.csv"),
+        (["recommend", "--nothing"], 2, "--nothing"),
+    ],
+)
+def test_errors_are_sentences(monkeypatch, capsys, tmp_path, arguments, code, said):
+    from endcap.app.runtime import Shop
+
+    monkeypatch.chdir(tmp_path)
+    Shop.init("empty")
+    monkeypatch.setattr(sys, "argv", ["endcap", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        run()
+    assert stopped.value.code == code
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in out + err
+
+
+def test_signs_of_markup_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
+    place = tmp_path / "[bold]shop[nothing]"
+    monkeypatch.setattr(sys, "argv", ["endcap", "releases", "--shop", str(place)])
+    with pytest.raises(SystemExit):
+        run()
+    assert str(place) in capsys.readouterr().err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("loaded", "absent"),
+    [
+        ("endcap.cli.main", {"torch", "transformers", "numpy", "polars", "fastapi"}),
+        ("endcap.cli.main, endcap.web.server", {"torch", "transformers"}),
+    ],
+)
+def test_what_is_not_imported(loaded, absent):
+    asked = f"import sys, {loaded}; print(sorted({absent!r} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    answer = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,138 @@
+"""Slates over HTTP: what the query can hold, and what an answer is made of."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def get(client, **params):
+    answer = client.get("/v1/recommendations", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def ids(slate):
+    return [item["item_id"] for item in slate["items"]]
+
+
+def test_answer_has_its_parts(client, shop, planted):
+    user, item = next(iter(planted.answers.items()))
+    slate = get(client, user_id=user, n=3, placement="discovery")
+    assert set(slate) == {"recommendation_id", "release", "placement", "items", "degraded"}
+    assert slate["release"] == shop.releases.current()
+    assert slate["placement"] == "discovery"
+    assert len(slate["items"]) == 3
+    best = slate["items"][0]
+    assert (best["item_id"], best["title"], best["source"]) == (item, shop.title(item), "transitions")
+    assert best["title"] != item
+    assert best["reason"].startswith("Often bought after")
+    assert slate["recommendation_id"] != get(client, user_id=user)["recommendation_id"]
+
+
+def test_every_planted_answer_is_first(client, planted):
+    found = {user: ids(get(client, user_id=user, n=1, placement="discovery")) for user in planted.answers}
+    assert found == {user: [item] for user, item in planted.answers.items()}
+
+
+def test_strangers_get_a_full_page(client):
+    assert len(ids(get(client, n=16))) == 16
+    assert len(ids(get(client, n=5, user_id="nobody"))) == 5
+    assert len(ids(get(client, n=5, user_id=""))) == 5
+
+
+def test_lists_are_repeated_or_separated_by_commas(client):
+    whole = ids(get(client, n=16))
+    left = ids(get(client, n=16, exclude=[f"{whole[0]},{whole[1]}", whole[2]]))
+    assert sorted(left) == sorted(whole[3:])
+
+
+def test_cart_is_taken_into_account(client, after):
+    assert ids(get(client, placement="cart", cart="dairy-000", n=1)) == [after["dairy-000"]]
+
+
+def test_category_is_kept_to(client):
+    assert sorted(ids(get(client, category="Dairy,Pets", n=4))) == ["dairy-000", "dairy-001", "pets-000", "pets-001"]
+
+
+def test_post_says_the_same_as_get(client, planted):
+    user = next(iter(planted.answers))
+    asked = {"user_id": user, "n": 5, "placement": "discovery", "exclude": ["dairy-000"]}
+    answer = client.post("/v1/recommendations", json=asked)
+    assert answer.status_code == 200
+    assert answer.json()["items"] == get(client, **asked)["items"]
+
+
+def test_session_events_count_for_one_answer_only(client, shop, after):
+    before = shop.store.last_seq()
+    asked = {"n": 1, "placement": "discovery", "user_id": "newcomer"}
+    acts = [{"event_type": "purchase", "item_id": "dairy-000"}]
+    answer = client.post("/v1/recommendations", json={**asked, "session_events": acts}).json()
+    assert ids(answer) == [after["dairy-000"]]
+    assert shop.store.last_seq() == before
+    assert client.get("/v1/users/newcomer").status_code == 404
+
+
+def test_answer_can_be_as_of_a_moment(client, planted, after):
+    events = planted.dataset.events.filter(user_id="shopper-0000").sort("ts_ms").collect()
+    moment = events["ts_ms"][2]
+    asked = {"user_id": "shopper-0000", "n": 1, "placement": "discovery", "now_ms": moment}
+    assert ids(client.post("/v1/recommendations", json=asked).json()) == [after[events["item_id"][2]]]
+
+
+def test_bought_can_be_hidden_anywhere(client, planted):
+    user = next(iter(planted.answers))
+    bought = set(planted.dataset.events.filter(user_id=user).collect()["item_id"])
+    assert bought & set(ids(get(client, user_id=user, n=16)))
+    assert not bought & set(ids(get(client, user_id=user, n=16, hide_bought=True)))
+
+
+def test_reasons_come_in_the_language_asked_for(client, planted):
+    user = next(iter(planted.answers))
+    reason = get(client, user_id=user, n=1, locale="zh-CN", placement="discovery")["items"][0]["reason"]
+    assert "购买" in reason
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"n": 0}, "n"),
+        ({"n": 501}, "n"),
+        ({"n": "many"}, "n"),
+        ({"placement": "roof"}, "placement"),
+        ({"placement": "item"}, "item"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_wrong_queries_say_what_is_wrong(client, params, named):
+    for answer in (client.get("/v1/recommendations", params=params), client.post("/v1/recommendations", json=params)):
+        assert answer.status_code == 422
+        error = answer.json()["error"]
+        assert set(error) == {"what", "where", "next_step"}
+        assert named in error["what"]
+
+
+def test_similar_items(client, after):
+    answer = client.get("/v1/items/dairy-000/similar", params={"n": 1})
+    assert answer.json()["placement"] == "item"
+    assert ids(answer.json()) == [after["dairy-000"]]
+
+
+def test_unknown_item_and_user_are_not_found(client):
+    for path in ("/v1/items/nothing/similar", "/v1/users/nobody", "/v1/items/a/b/similar", "/v1/users/a/b"):
+        answer = client.get(path)
+        assert answer.status_code == 404, path
+        assert answer.json()["error"]["where"] in {"item_id", "user_id"}
+
+
+def test_user_is_described(client, planted):
+    client.post("/v1/events", json={"event_type": "purchase", "user_id": "a/b", "item_id": "pets-000"})
+    client.post("/v1/events", json={"event_type": "add_to_cart", "user_id": "a/b", "item_id": "dairy-000"})
+    assert client.get("/v1/users/a/b").json() == {
+        "user_id": "a/b",
+        "attributes": {},
+        "events": 2,
+        "baskets": 1,
+        "cart": ["dairy-000"],
+        "favourites": ["pets-000"],
+        "last_seen_ms": planted.now_ms,
+    }
