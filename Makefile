@@ -4,9 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= demo
+# Threads that spin while they wait take the time of those that work, on a small machine most of all.
+export OMP_WAIT_POLICY ?= PASSIVE
 DATA ?= $(ENDCAP_DATA)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/endcap demo $(ARGS)
@@ -21,6 +23,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run $(NAME) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+docs: $(READY)
+	$(BIN)/python -c "from endcap.app.config import reference; print(reference(), end='')" > docs/reference/configuration.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build demo-shop

@@ -53,6 +53,9 @@ class TrainConfig(Section):
     moments: int = Field(4, ge=1, description="Moments of the validation period at which ranker examples are taken.")
     window_days: float = Field(28.0, gt=0, description="An example is a user's first basket this soon after a moment.")
     negatives: int = Field(50, ge=1, description="Candidates that were not bought, kept of each example.")
+    newcomers: float = Field(
+        0.25, ge=0, le=1, description="Share of the examples that are asked again as if of an anonymous visitor."
+    )
     cart_min_items: int = Field(6, ge=2, description="Baskets with fewer items give no cart examples.")
     content_dim: int = Field(32, ge=2, description="Dimensions that content vectors are reduced to.")
 
@@ -114,7 +117,3 @@ def _toml(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
     return "{}" if value == {} else "" if value is None else str(value)
-
-
-if __name__ == "__main__":
-    print(reference())  # noqa: T201

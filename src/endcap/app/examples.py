@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from endcap.app.config import TrainConfig
-from endcap.app.tasks import Question, cases, questions
+from endcap.app.tasks import Question, as_newcomer, cases, questions
 from endcap.core.determinism import rng
 from endcap.evaluate.protocols import Case
 from endcap.features.ids import Vocabulary
@@ -42,8 +42,11 @@ def examples_at(
     for task, asked in tasks.items():
         found = []
         for case, question in zip(asked, questions(task, asked, histories, pipeline.table.ids), strict=True):
-            example = _example(pipeline, case, question, histories.users, draw, config.negatives)
-            found += [example] if example is not None else []
+            asked_as = [question]
+            if task == "all" and len(question.context.items) and draw.random() < config.newcomers:
+                asked_as.append(as_newcomer(question, int(draw.integers(1, 6))))
+            examples = [_example(pipeline, case, one, histories.users, draw, config.negatives) for one in asked_as]
+            found += [example for example in examples if example is not None]
             done += 1
             progress(done / total)
         if found:

@@ -9,7 +9,7 @@ Three tasks, one for each placement that behaves in its own way:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ import polars as pl
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
 from endcap.evaluate.protocols import Case, Cases, first_baskets, half_baskets, new_only
 from endcap.features.ids import Vocabulary
-from endcap.features.sequences import REMEMBERED, Histories
+from endcap.features.sequences import REMEMBERED, Histories, History
 from endcap.features.state import context
 
 PURCHASE = EventType.PURCHASE.value
@@ -54,6 +54,21 @@ def cases(bought: pl.DataFrame, from_ms: int, to_ms: int, *, cart_min_items: int
         "discovery": new_only(home, bought),
         "cart": half_baskets(bought, from_ms, to_ms, min_items=cart_min_items, seed=seed),
     }
+
+
+def as_newcomer(question: Question, looked_at: int) -> Question:
+    """The same question of someone of whom only this is known: views, a minute apart, of the last few items of the
+    history. So the ranker learns to serve anonymous visitors, whom a log of purchases does not show."""
+    items = question.context.items[-looked_at:]
+    minutes = np.arange(len(items), 0, -1, dtype=np.int64)
+    views = History(
+        items,
+        np.full(len(items), EventType.VIEW.code, np.int8),
+        question.context.now_ms - 60_000 * minutes,
+        np.zeros(len(items), np.uint64),
+    )
+    known = context(views, question.context.now_ms, question.query.placement, cart=question.context.cart)
+    return replace(question, context=known)
 
 
 def questions(task: str, asked: Iterable[Case], histories: Histories, items: Vocabulary) -> Iterator[Question]:

@@ -1,0 +1,178 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from endcap import Event, EventType, Placement, Query, Shop
+from endcap.core.errors import ArtifactError, CallerError, NotFoundError
+
+
+def ids(slate):
+    return [entry.item_id for entry in slate.items]
+
+
+def view(user, item, planted, kind=EventType.VIEW):
+    return Event(event_type=kind, user_id=user, item_id=item, ts_ms=planted.now_ms)
+
+
+def test_five_lines_answer(shop, planted):
+    user, answer = next(iter(planted.answers.items()))
+    slate = shop.recommend(user=user, n=10)
+    assert len(ids(slate)) == 10
+    assert ids(shop.recommend(user=user, n=1, hide_bought=True)) == [answer]
+    assert slate.release == shop.releases.current()
+    assert slate.recommendation_id != shop.recommend(user=user, n=10).recommendation_id
+
+
+def test_a_recorded_event_changes_the_very_next_answer(shop, planted):
+    first, second = list(planted.answers)[:2]
+    shop.record(view("new-here", shop.user(first).favourites[0], planted))
+    after_one = ids(shop.recommend(user="new-here", n=5))
+    shop.record(view("new-here", shop.user(second).favourites[0], planted))
+    assert ids(shop.recommend(user="new-here", n=5)) != after_one
+
+
+def test_what_goes_into_the_cart_leaves_the_list(shop, planted):
+    user = next(iter(planted.answers))
+    top = ids(shop.recommend(user=user, n=5))[0]
+    shop.record(view(user, top, planted, EventType.ADD_TO_CART))
+    assert top not in ids(shop.recommend(user=user, n=24))
+    assert shop.user(user).cart == (top,)
+
+
+def test_events_of_one_request_count_for_that_answer_only(shop, planted):
+    item = ids(shop.recommend(n=1))[0]
+    acts = (view("", item, planted),)
+    assert ids(shop.answer(Query(session_events=acts, n=5))) != ids(shop.answer(Query(n=5)))
+    assert not shop.store.events_after(shop._serving.current()[0].seq)
+
+
+def test_another_process_writing_is_seen(folder, shop, planted):
+    with Shop.open(folder, read_only=True, clock=lambda: planted.now_ms) as reader:
+        item = ids(reader.recommend(n=1))[0]
+        before = ids(reader.recommend(user="guest", n=5))
+        shop.record(view("guest", item, planted))
+        assert ids(reader.recommend(user="guest", n=5)) != before
+
+
+def test_stock_and_visibility_apply_at_once(shop):
+    top = ids(shop.recommend(n=1))[0]
+    gone = shop.store.items().filter(pl.col("item_id") == top).with_columns(availability=pl.lit("out_of_stock"))
+    shop.store.put_items(gone)
+    assert top not in ids(shop.recommend(n=24))
+
+
+def test_publish_and_rollback_move_what_answers(shop):
+    old, new = [manifest.release_id for manifest in shop.releases.list()]
+    assert shop.recommend(n=1).release == new
+    assert shop.rollback() == old
+    assert shop.recommend(n=1).release == old
+    shop.publish(new)
+    assert shop.recommend(n=1).release == new
+
+
+def test_a_damaged_release_is_refused_and_named(shop):
+    release = shop.releases.current()
+    path = shop.releases.root / release / "items.parquet"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"items\.parquet.*rollback"):
+        shop.recommend(n=1)
+    assert not shop.health().ready
+    shop.rollback()
+    assert shop.health().ready
+
+
+def test_manifest_says_where_a_release_comes_from(shop):
+    manifest = shop.releases.list()[0]
+    assert manifest.seed == 0
+    assert manifest.config["train"]["moments"] == 2
+    assert manifest.data["fingerprint"] == shop.store.fingerprint()
+    assert manifest.metrics["ndcg@10_all"] > 0.9
+    assert "ndcg@10_all__personal_frequency" in manifest.metrics
+    assert set(shop.evaluation(manifest.release_id)["tasks"]) == {"all", "discovery"}
+
+
+def test_training_twice_gives_the_same_release(folder, planted):
+    with Shop.open(folder, clock=lambda: planted.now_ms) as shop:
+        first, second = shop.releases.list()[:2]
+    same = {name: entry.sha256 for name, entry in first.files.items() if name != "evaluation.json"}
+    assert same == {name: entry.sha256 for name, entry in second.files.items()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"n": 0}, "n is 0"),
+        ({"n": 501}, "n is 501"),
+        ({"placement": Placement.ITEM}, "item_id"),
+        ({"exclude": tuple(map(str, range(2000)))}, "exclude"),
+    ],
+)
+def test_a_wrong_query_is_a_sentence(shop, asked, word):
+    with pytest.raises(CallerError, match=word):
+        shop.recommend(**asked)
+
+
+def test_what_is_not_there_is_named(shop, tmp_path):
+    with pytest.raises(NotFoundError, match="nobody"):
+        shop.user("nobody")
+    with pytest.raises(NotFoundError, match="nothing"):
+        shop.similar("nothing")
+    with pytest.raises(NotFoundError, match="endcap init"):
+        Shop.open(tmp_path / "none", read_only=True)
+    with Shop.open(tmp_path / "fresh") as fresh, pytest.raises(NotFoundError, match="endcap train"):
+        fresh.recommend(n=1)
+
+
+def test_similar_shows_what_follows(shop, planted):
+    slate = shop.similar(ids(shop.recommend(n=1))[0], n=3)
+    assert len(set(ids(slate))) == 3
+    assert slate.items[0].reason
+
+
+def test_a_misspelt_setting_is_refused(tmp_path):
+    folder = Shop.init(tmp_path / "shop", "[train]\nseeed = 1\n")
+    with pytest.raises(CallerError, match=r"train\.seeed"):
+        Shop.open(folder)
+
+
+def test_too_little_data_says_so(tmp_path):
+    from endcap.core.errors import DataError
+
+    with Shop.open(tmp_path / "shop") as shop:
+        shop.record(Event(event_type=EventType.VIEW, user_id="u", item_id="a", ts_ms=shop.clock()))
+        with pytest.raises(DataError, match="least to learn from"):
+            shop.train()
+
+
+def test_ingesting_again_records_nothing_twice(shop, planted):
+    before = shop.store.counts().events
+    again = shop.ingest(planted.dataset)
+    assert again.events.rows_out == 0
+    assert again.events.quarantined == {"already_recorded": again.events.rows_in}
+    assert shop.store.counts().events == before
+
+
+def test_a_table_with_bad_rows_is_split_and_adds_up(tmp_path):
+    rows = pl.DataFrame(
+        {
+            "event_type": ["view", "view", "teleport", "purchase"],
+            "user_id": ["u", None, "u", "u"],
+            "item_id": ["a", "a", "a", "b"],
+            "ts_ms": [1_767_225_600_000] * 4,
+        }
+    )
+    with Shop.open(tmp_path / "shop", clock=lambda: 1_767_225_700_000) as shop:
+        report = shop.ingest(rows).events
+        assert (report.rows_in, report.rows_out) == (4, 2)
+        refused = shop.store.quarantined().collect()
+        assert sorted(refused["line"].to_list()) == [2, 3]
+        assert refused["reason"].str.len_chars().min() > 10
+
+
+def test_histories_of_a_release_are_mapped_not_read(shop):
+    release = shop._serving.current()[0]
+    assert isinstance(release.histories.events.items.base, np.memmap) or isinstance(
+        release.histories.events.items, np.memmap
+    )
