@@ -246,3 +246,10 @@ class TestTheChecksThemselves:
         text = "text\n\n```python\nawait shop.close()\n```\n\n"
         text += "- item\n\n  ```python\n  x = 1\n  if x:\n      y = 2\n  ```\n"
         assert list(fences(text, "python")) == [(3, "await shop.close()"), (9, "x = 1\nif x:\n    y = 2")]
+
+
+def test_the_reference_of_settings_is_current():
+    """After changing a setting: make docs."""
+    from endcap.app.config import reference
+
+    assert (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8") == reference()

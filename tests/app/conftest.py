@@ -1,6 +1,7 @@
 """A small planted shop, trained once with two releases, and copied for each test."""
 
 import shutil
+from itertools import count
 
 import pytest
 
@@ -18,7 +19,8 @@ def planted():
 @pytest.fixture(scope="session")
 def trained(planted, tmp_path_factory):
     folder = Shop.init(tmp_path_factory.mktemp("app") / "shop", SETTINGS)
-    with Shop.open(folder, clock=lambda: planted.now_ms) as shop:
+    seconds = count()
+    with Shop.open(folder, clock=lambda: planted.now_ms + 1000 * next(seconds)) as shop:
         shop.ingest(planted.dataset)
         shop.train()
         shop.train(evaluate=False)

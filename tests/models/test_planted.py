@@ -35,7 +35,7 @@ FITS = {
     "buy_again": lambda *_: BuyAgain(BuyAgainConfig()),
     "trending": popularity(1),
     "popular": popularity(0),
-    "personal_frequency": lambda *_: PersonalFrequency(),
+    "personal_frequency": lambda *parts: PersonalFrequency(np.ones(len(parts[1]), np.float32)),
 }
 
 

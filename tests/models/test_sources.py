@@ -187,9 +187,10 @@ def test_buy_again_halves_with_age_and_names_the_rhythm():
     assert source.explain(known, 0) is None
 
 
-def test_personal_frequency_puts_the_newest_first_among_equals():
-    items, _ = PersonalFrequency().weigh(a_context([0, 1, 2, 0])).top(3)
-    assert items.tolist() == [0, 2, 1]
+def test_personal_frequency_puts_the_popular_first_among_equals():
+    popularity = np.array([1, 5, 2, 9, 0], np.float32)
+    items, _ = PersonalFrequency(popularity).weigh(a_context([0, 1, 2, 0])).top(5)
+    assert items.tolist() == [0, 1, 2, 3]
 
 
 def test_similar_shoppers_buy_what_the_neighbour_bought_and_not_for_oneself(histories):

@@ -50,7 +50,7 @@ class TrainConfig(Section):
     shares: tuple[float, float, float] = Field(
         (0.6, 0.2, 0.2), description="Shares of the events, by time, for training, validation and test."
     )
-    moments: int = Field(4, ge=1, description="Moments of the validation period at which ranker examples are taken.")
+    moments: int = Field(3, ge=1, description="Moments of the validation period at which ranker examples are taken.")
     window_days: float = Field(28.0, gt=0, description="An example is a user's first basket this soon after a moment.")
     negatives: int = Field(50, ge=1, description="Candidates that were not bought, kept of each example.")
     newcomers: float = Field(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from endcap.app.parallel import in_order
 from endcap.app.sources import Fitted
-from endcap.app.tasks import Question, questions
+from endcap.app.tasks import Question, question
 from endcap.core.protocols import CandidateSource
 from endcap.core.ranking import best_positions
 from endcap.core.types import Float32Array, Int32Array
-from endcap.evaluate.metrics import Ranked, content_diversity, coverage, measure, novelty, rank_slate, rank_targets
+from endcap.evaluate.metrics import Ranked, content_diversity, coverage, measure, novelty, rank_targets
 from endcap.evaluate.protocols import Case
 from endcap.evaluate.report import Comparison
 from endcap.features.sequences import Histories
@@ -20,6 +21,7 @@ from endcap.models.buy_again import PersonalFrequency
 from endcap.recommend.filters import every
 from endcap.recommend.pipeline import Pipeline
 
+Answer = tuple[Ranked, Int32Array]
 OURS = "endcap"
 K = 10
 
@@ -31,6 +33,7 @@ def compare(
     tasks: Mapping[str, Sequence[Case]],
     *,
     seed: int,
+    workers: int,
     progress: Callable[[str, float], None],
 ) -> Comparison:
     """Rank every item sold before the window, ties counted against the model, for every case of every task.
@@ -38,72 +41,56 @@ def compare(
     The baselines are the release's own sources, each alone, and personal frequency.
     """
     comparison = Comparison(OURS, seed=seed)
-    baselines = [*fitted.sources, PersonalFrequency()]
+    baselines = [*fitted.sources, PersonalFrequency(fitted.stats.baskets)]
     sold = np.flatnonzero(fitted.stats.baskets > 0).astype(np.int32)
+    fallback_place = np.empty(len(fitted.table), np.float32)
+    fallback_place[pipeline.fallback] = np.arange(len(fitted.table))
     for task, asked in tasks.items():
-        measured = _Measured([OURS, *(source.name for source in baselines)])
-        for place, question in enumerate(questions(task, asked, histories, fitted.table.ids)):
-            _answer(question, fitted, pipeline, baselines, sold, measured)
-            progress(task, (place + 1) / len(asked))
-        measured.add_to(comparison, task, fitted)
+        if not asked:
+            continue
+
+        def answer(place: int, task: str = task, asked: Sequence[Case] = asked) -> list[Answer]:
+            one = question(task, asked[place], histories, fitted.table.ids)
+            return _answers(one, pipeline, baselines, sold, fallback_place)
+
+        answers = in_order(answer, len(asked), workers, partial(progress, task))
+        for column, model in enumerate((OURS, *(source.name for source in baselines))):
+            ranked, slates = zip(*(row[column] for row in answers), strict=True)
+            comparison.add(task, model, measure(ranked), _beyond_accuracy(slates, fitted))
     return comparison
 
 
-class _Measured:
-    """Ranks and slates of each model over the cases of one task."""
-
-    def __init__(self, models: list[str]) -> None:
-        self.ranked: dict[str, list[Ranked]] = {model: [] for model in models}
-        self.slates: dict[str, list[Int32Array]] = {model: [] for model in models}
-
-    def put(self, model: str, ranked: Ranked, slate: Int32Array) -> None:
-        self.ranked[model].append(ranked)
-        self.slates[model].append(slate)
-
-    def add_to(self, comparison: Comparison, task: str, fitted: Fitted) -> None:
-        counts = np.expm1(fitted.stats.baskets).round().astype(np.int64)
-        vectors = _content(fitted)
-        for model, ranked in self.ranked.items():
-            if not ranked:
-                continue
-            values = measure(ranked)
-            slates = self.slates[model]
-            totals = {f"coverage@{K}": coverage(slates, len(fitted.table))}
-            totals[f"novelty@{K}"] = float(novelty(slates, counts).mean())
-            if vectors is not None:
-                totals[f"diversity@{K}"] = float(content_diversity(slates, vectors).mean())
-            comparison.add(task, model, values, totals)
-
-
-def _answer(
-    question: Question,
-    fitted: Fitted,
+def _answers(
+    asked: Question,
     pipeline: Pipeline,
     baselines: Sequence[CandidateSource],
     sold: Int32Array,
-    measured: _Measured,
-) -> None:
-    """One case, answered by all models over the same eligible items."""
-    allowed = every(pipeline.filters, question.query, question.context, sold)
-    eligible = sold[allowed]
-    targets = question.targets[np.isin(question.targets, eligible)]
-    unreachable = question.unreachable + len(question.targets) - len(targets)
-    ours = pipeline.rank(question.query, question.context).items
-    ours = ours[np.isin(ours, eligible)]
-    fallback = pipeline.fallback[_member(pipeline.fallback, eligible, len(fitted.table))]
-    measured.put(OURS, rank_slate(ours, targets, len(eligible), fallback, unreachable), ours[:K])
+    fallback_place: Float32Array,
+) -> list[Answer]:
+    """One case, answered by ours and then each baseline, over the same eligible items."""
+    eligible = sold[every(pipeline.filters, asked.query, asked.context, sold)]
+    targets = asked.targets[np.isin(asked.targets, eligible)]
+    unreachable = asked.unreachable + len(asked.targets) - len(targets)
     places = np.searchsorted(eligible, targets).astype(np.int32)
-    for source in baselines:
-        scores = source.weigh(question.context).at(eligible)
-        measured.put(
-            source.name, rank_targets(scores, places, unreachable=unreachable), eligible[best_positions(scores, K)]
-        )
+    ours = pipeline.rank(asked.query, asked.context).items
+    ours = ours[np.isin(ours, eligible, kind="table")]
+    # what was no candidate follows in the order of the fallback
+    scores = -fallback_place[eligible]
+    scores[np.searchsorted(eligible, ours)] = np.arange(len(ours), 0, -1, dtype=np.float32)
+    found = [scores, *(source.weigh(asked.context).at(eligible) for source in baselines)]
+    return [(rank_targets(one, places, unreachable=unreachable), eligible[best_positions(one, K)]) for one in found]
 
 
-def _member(items: Int32Array, among: Int32Array, n_items: int) -> NDArray[np.bool_]:
-    mask = np.zeros(n_items, np.bool_)
-    mask[among] = True
-    return mask[items]
+def _beyond_accuracy(slates: Sequence[Int32Array], fitted: Fitted) -> dict[str, float]:
+    counts = np.expm1(fitted.stats.baskets).round().astype(np.int64)
+    totals = {
+        f"coverage@{K}": coverage(slates, len(fitted.table)),
+        f"novelty@{K}": float(novelty(slates, counts).mean()),
+    }
+    vectors = _content(fitted)
+    if vectors is not None:
+        totals[f"diversity@{K}"] = float(content_diversity(slates, vectors).mean())
+    return totals
 
 
 def _content(fitted: Fitted) -> Float32Array | None:

@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from endcap.app.config import TrainConfig
-from endcap.app.tasks import Question, as_newcomer, cases, questions
+from endcap.app.parallel import in_order
+from endcap.app.tasks import Question, as_newcomer, cases, question
 from endcap.core.determinism import rng
 from endcap.evaluate.protocols import Case
-from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories
 from endcap.models.ranker import Examples
 from endcap.recommend.pipeline import Pipeline
@@ -35,23 +35,13 @@ def examples_at(
     progress: Callable[[float], None],
 ) -> list[Examples]:
     """One batch of examples per task, from each user's first basket of the window."""
-    draw = rng(config.seed, f"negatives:{window[0]}")
     tasks = cases(bought, *window, cart_min_items=config.cart_min_items, seed=config.seed)
-    total = max(1, sum(len(asked) for asked in tasks.values()))
-    parts, done = [], 0
-    for task, asked in tasks.items():
-        found = []
-        for case, question in zip(asked, questions(task, asked, histories, pipeline.table.ids), strict=True):
-            asked_as = [question]
-            if task == "all" and len(question.context.items) and draw.random() < config.newcomers:
-                asked_as.append(as_newcomer(question, int(draw.integers(1, 6))))
-            examples = [_example(pipeline, case, one, histories.users, draw, config.negatives) for one in asked_as]
-            found += [example for example in examples if example is not None]
-            done += 1
-            progress(done / total)
-        if found:
-            parts.append(join(found))
-    return parts
+    asked = [(task, case) for task, found in tasks.items() for case in found]
+    made = in_order(
+        lambda place: _examples(pipeline, histories, *asked[place], config), len(asked), config.threads, progress
+    )
+    parts = [example for several in made for example in several]
+    return [join(parts)] if parts else []
 
 
 def join(parts: Sequence[Examples]) -> Examples:
@@ -63,22 +53,28 @@ def join(parts: Sequence[Examples]) -> Examples:
     )
 
 
+def _examples(pipeline: Pipeline, histories: Histories, task: str, case: Case, config: TrainConfig) -> list[Examples]:
+    """Of one case: as it was, and for some also as if asked by an anonymous visitor."""
+    draw = rng(config.seed, f"example:{task}:{case.user_id}:{case.now_ms}")
+    asked = question(task, case, histories, pipeline.table.ids)
+    asked_as = [asked]
+    if task == "all" and len(asked.context.items) and draw.random() < config.newcomers:
+        asked_as.append(as_newcomer(asked, int(draw.integers(1, 6))))
+    user = histories.users.position(case.user_id)
+    made = (_example(pipeline, one, user, draw, config.negatives) for one in asked_as)
+    return [example for example in made if example is not None]
+
+
 def _example(
-    pipeline: Pipeline,
-    case: Case,
-    question: Question,
-    users: Vocabulary,
-    draw: np.random.Generator,
-    negatives: int,
+    pipeline: Pipeline, asked: Question, user: int, draw: np.random.Generator, negatives: int
 ) -> Examples | None:
-    """The candidates of one case; None where they hold no target. Keeps all targets and a sample of the rest."""
-    candidates = pipeline.candidates(question.query, question.context)
-    labels = np.isin(candidates.items, question.targets)
+    """The candidates of one question; None where they hold no target. Keeps all targets and a sample of the rest."""
+    candidates = pipeline.candidates(asked.query, asked.context)
+    labels = np.isin(candidates.items, asked.targets)
     if not labels.any():
         return None
     kept = _sample(labels, draw, negatives)
-    features = pipeline.hydrator.features(candidates, question.context)[kept]
-    user = users.position(case.user_id)
+    features = pipeline.hydrator.features(candidates, asked.context)[kept]
     return Examples(features, labels[kept].astype(np.int8), np.array([len(kept)], np.int64), np.array([user], np.int64))
 
 

@@ -8,7 +8,6 @@ Three tasks, one for each placement that behaves in its own way:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,7 +38,7 @@ def successes(events: pl.LazyFrame) -> pl.DataFrame:
     """The events that count as success, as purchases: purchases, or every remembered act of a shop that logs none."""
     acts = (
         events.filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]), pl.col("item_id").is_not_null())
-        .select("user_id", "item_id", "event_type", "ts_ms", "session_id")
+        .select("event_id", "user_id", "item_id", "event_type", "ts_ms", "session_id")
         .collect()
     )
     bought = acts.filter(pl.col("event_type") == PURCHASE)
@@ -56,32 +55,31 @@ def cases(bought: pl.DataFrame, from_ms: int, to_ms: int, *, cart_min_items: int
     }
 
 
-def as_newcomer(question: Question, looked_at: int) -> Question:
+def as_newcomer(asked: Question, looked_at: int) -> Question:
     """The same question of someone of whom only this is known: views, a minute apart, of the last few items of the
     history. So the ranker learns to serve anonymous visitors, whom a log of purchases does not show."""
-    items = question.context.items[-looked_at:]
+    items = asked.context.items[-looked_at:]
     minutes = np.arange(len(items), 0, -1, dtype=np.int64)
     views = History(
         items,
         np.full(len(items), EventType.VIEW.code, np.int8),
-        question.context.now_ms - 60_000 * minutes,
+        asked.context.now_ms - 60_000 * minutes,
         np.zeros(len(items), np.uint64),
     )
-    known = context(views, question.context.now_ms, question.query.placement, cart=question.context.cart)
-    return replace(question, context=known)
+    known = context(views, asked.context.now_ms, asked.query.placement, cart=asked.context.cart)
+    return replace(asked, context=known)
 
 
-def questions(task: str, asked: Iterable[Case], histories: Histories, items: Vocabulary) -> Iterator[Question]:
-    """Each case with what was known strictly before its moment."""
+def question(task: str, case: Case, histories: Histories, items: Vocabulary) -> Question:
+    """A case with what was known strictly before its moment."""
     placement = PLACEMENT[task]
-    for case in asked:
-        known = context(
-            histories.of(case.user_id).before(case.now_ms),
-            case.now_ms,
-            placement,
-            cart=items.positions(case.cart),
-            row=histories.users.position(case.user_id),
-        )
-        targets = np.sort(items.positions(case.targets))
-        query = Query(user_id=case.user_id, placement=placement, now_ms=case.now_ms, cart=case.cart)
-        yield Question(query, known, targets, len(case.targets) - len(targets))
+    known = context(
+        histories.of(case.user_id).before(case.now_ms),
+        case.now_ms,
+        placement,
+        cart=items.positions(case.cart),
+        row=histories.users.position(case.user_id),
+    )
+    targets = np.sort(items.positions(case.targets))
+    query = Query(user_id=case.user_id, placement=placement, now_ms=case.now_ms, cart=case.cart)
+    return Question(query, known, targets, len(case.targets) - len(targets))

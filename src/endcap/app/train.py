@@ -33,6 +33,7 @@ from endcap.core.determinism import seed_everything
 from endcap.core.errors import DataError
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Float32Array
+from endcap.data.split import check_leakage, split_by_time
 from endcap.evaluate.report import Comparison
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
@@ -136,10 +137,13 @@ class _Training:
         return content_vectors(self.table, self.config, self.shop.folder / "cache", self.stage, self.notes)
 
     def _borders(self) -> Borders:
-        first, second, _ = self.config.train.shares
-        times = self.bought["ts_ms"].sort()
-        validation, test = int(times[int(len(times) * first)]), int(times[int(len(times) * (first + second) + 1e-9)])
-        return Borders(validation, test, int(times[-1]) + 1)
+        """Of the split by time; it is checked that nothing of a later part is in an earlier one."""
+        split = split_by_time(self.bought, self.config.train.shares)
+        check_leakage(split)
+        end_ms = int(self.bought["ts_ms"].to_numpy().max()) + 1
+        assert split.validation_from_ms is not None
+        assert split.test_from_ms is not None
+        return Borders(split.validation_from_ms, split.test_from_ms, end_ms)
 
     def _fit_ranker(self, borders: Borders) -> Ranker | None:
         """Steps 1 and 2 of the module."""
@@ -186,7 +190,9 @@ class _Training:
             self.stage("measure on the test part", (list(asked).index(task) + share) / len(asked))
 
         tasks = {task: found.cases for task, found in asked.items()}
-        return compare(fitted, pipeline, self.histories, tasks, seed=train.seed, progress=progress)
+        return compare(
+            fitted, pipeline, self.histories, tasks, seed=train.seed, workers=train.threads, progress=progress
+        )
 
     def _fit_all(self, borders: Borders) -> Fitted:
         """Step 4."""

@@ -29,7 +29,7 @@ unknown_item = "keep"       # 0.3 % of what was sold is not in the catalogue; it
 
 [sequence]
 dim = 32
-epochs = 3                  # a basket's order says little, so a short training is enough
+epochs = 1                  # the order within a basket says little, so a short training is enough
 """
 
 

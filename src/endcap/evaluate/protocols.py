@@ -153,9 +153,12 @@ def _baskets(frame: pl.DataFrame | pl.LazyFrame, from_ms: int, to_ms: int) -> pl
         )
     events = frame.lazy()
     basket = pl.coalesce(pl.concat_str(pl.lit("s"), "session_id"), pl.concat_str(pl.lit("t"), "ts_ms"))
+    until = events.filter(
+        pl.col("event_type") == PURCHASE, pl.col("item_id").is_not_null(), pl.col("ts_ms") < to_ms
+    ).select("user_id", "ts_ms", "item_id", basket=basket)
+    inside = until.filter(pl.col("ts_ms") >= from_ms).select("user_id", "basket").unique()
     return (
-        events.filter(pl.col("event_type") == PURCHASE, pl.col("item_id").is_not_null(), pl.col("ts_ms") < to_ms)
-        .select("user_id", "ts_ms", "item_id", basket=basket)
+        until.join(inside, on=["user_id", "basket"], how="semi")
         .group_by("user_id", "basket")
         .agg(now_ms=pl.col("ts_ms").min(), items=pl.col("item_id").unique().sort())
         .filter(pl.col("now_ms") >= from_ms)

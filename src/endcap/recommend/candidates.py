@@ -23,7 +23,14 @@ def gather(sources: Sequence[CandidateSource], context: Context, per_source: int
     a household has bought, on a discovery shelf) still proposes its full share.
     """
     evidence = [source.weigh(context) for source in sources]
-    proposals = [_allowed_top(entry, per_source, allowed) for entry in evidence]
+    asked = per_source + per_source // 2
+    tops = [entry.top(asked)[0] for entry in evidence]
+    union = np.unique(np.concatenate([np.empty(0, np.int32), *tops]))
+    shown = allowed(union)
+    proposals = [top[shown[np.searchsorted(union, top)]][:per_source] for top in tops]
+    for place, (entry, top) in enumerate(zip(evidence, tops, strict=True)):
+        if len(proposals[place]) < per_source and len(top) == asked:
+            proposals[place] = _further_down(entry, per_source, asked, allowed)
     items = np.unique(np.concatenate([np.empty(0, np.int32), *proposals]))
     scores = np.empty((len(items), len(sources)), np.float32)
     ranks = np.full((len(items), len(sources)), per_source, np.float32)
@@ -33,12 +40,11 @@ def gather(sources: Sequence[CandidateSource], context: Context, per_source: int
     return Candidates(items, scores, ranks)
 
 
-def _allowed_top(entry: Evidence, per_source: int, allowed: Allowed) -> Int32Array:
-    """The best allowed items; asks for more only while too many of them turn out not to be allowed."""
-    asked = per_source + per_source // 2
+def _further_down(entry: Evidence, per_source: int, asked: int, allowed: Allowed) -> Int32Array:
+    """The best allowed items of a source most of whose favourites are not; asks for more until they suffice."""
     while True:
+        asked *= 3
         items, _ = entry.top(asked)
         shown = items[allowed(items)]
         if len(shown) >= per_source or len(items) < asked:
             return shown[:per_source]
-        asked *= 3

@@ -39,7 +39,7 @@ class NotExcluded:
         refused = np.concatenate([self._table.ids.positions(query.exclude), context.cart])
         if context.anchor >= 0:
             refused = np.append(refused, np.int32(context.anchor))
-        return ~np.isin(items, refused) if len(refused) else np.ones(len(items), np.bool_)
+        return ~np.isin(items, refused, kind="table") if len(refused) else np.ones(len(items), np.bool_)
 
 
 class NotBought:
@@ -49,7 +49,7 @@ class NotBought:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         hide = query.placement in HIDE_BOUGHT if query.hide_bought is None else query.hide_bought
-        return ~np.isin(items, context.bought) if hide else np.ones(len(items), np.bool_)
+        return ~np.isin(items, context.bought, kind="table") if hide else np.ones(len(items), np.bool_)
 
 
 class InCategories:
