@@ -30,5 +30,9 @@ def best_positions(scores: Float32Array, k: int, above: float = -np.inf) -> NDAr
     """int64 [<= k]: positions of the highest scores, best first, of those greater than `above`."""
     inside = np.arange(len(scores)) if above == -np.inf else np.flatnonzero(scores > above)
     found = scores if above == -np.inf else scores[inside]
-    kept = np.flatnonzero(found >= threshold(found, k))
-    return inside[kept[np.lexsort((kept, -found[kept]))][: max(k, 0)]]
+    least = threshold(found, k)
+    higher = np.flatnonzero(found > least)
+    ranked = higher[np.lexsort((higher, -found[higher]))][: max(k, 0)]
+    if len(ranked) < k:  # then the k-th is among those that equal it, of which there may be very many: no need to sort
+        ranked = np.concatenate([ranked, np.flatnonzero(found == least)[: k - len(ranked)]])
+    return inside[ranked]
