@@ -78,10 +78,14 @@ def test_impressions_and_searches_are_not_remembered():
 
 def test_only_the_newest_events_are_kept():
     made = UserState()
-    for step in range(MAX_EVENTS + 10):
-        made.apply(step, VIEW, step, step)
-    assert made.history().items[0] == 10
-    assert len(made) == MAX_EVENTS
+    made.apply(7, PURCHASE, 0, 1)
+    for step in range(5 * MAX_EVENTS):
+        made.apply(step, VIEW, step + 1, step)
+    known = seen(made)
+    assert known.bought.tolist() == [7]  # browsing does not push orders out
+    assert known.items[1] == 4 * MAX_EVENTS
+    assert len(known.items) == MAX_EVENTS + 1
+    assert len(made) <= 4 * MAX_EVENTS
 
 
 def test_history_before_is_strict():

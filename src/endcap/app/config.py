@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticUndefined
 
 from endcap.core.errors import CallerError
@@ -58,6 +58,14 @@ class TrainConfig(Section):
     )
     cart_min_items: int = Field(6, ge=2, description="Baskets with fewer items give no cart examples.")
     content_dim: int = Field(32, ge=2, description="Dimensions that content vectors are reduced to.")
+
+    @field_validator("sources")
+    @classmethod
+    def _known(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in sources if name not in SOURCES]
+        if unknown or not sources:
+            raise ValueError(f"{unknown or 'nothing'} cannot be fitted; there are: {', '.join(SOURCES)}")
+        return sources
 
 
 class ServeConfig(Section):

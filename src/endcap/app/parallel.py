@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 T = TypeVar("T")
 CHUNK = 32
 _work: Callable[[int], Any] | None = None
@@ -21,19 +23,30 @@ def in_order(work: Callable[[int], T], count: int, workers: int, progress: Calla
     """
     if workers < 2 or count < 4 * CHUNK or "fork" not in multiprocessing.get_all_start_methods():
         return [_reported(work(place), (place + 1) / count, progress) for place in range(count)]
-    global _work  # noqa: PLW0603 - a forked worker finds its work here; it could not be sent to it
-    _work = work
     done: list[T] = []
     starts = range(0, count, CHUNK)
-    context = multiprocessing.get_context("fork")
-    with warnings.catch_warnings(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with warnings.catch_warnings(), _pool(work, workers) as pool:
         # Newer Pythons warn of any fork beside threads. The threads here wait, for events to record or for sums to do.
         warnings.simplefilter("ignore", DeprecationWarning)
         for part in pool.map(_run, starts, [min(start + CHUNK, count) for start in starts]):
             done += part
             progress(len(done) / count)
-    _work = None
     return done
+
+
+def _pool(work: Callable[[int], Any], workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_take_up, initargs=(work,))
+
+
+def _take_up(work: Callable[[int], Any]) -> None:
+    """In a worker: what it is to do. Forked, the work comes along as it is and need not be sent.
+
+    One thread a worker: the products are small, and several workers' threads would wait for each other.
+    """
+    threadpool_limits(1)
+    global _work  # noqa: PLW0603
+    _work = work
 
 
 def _run(start: int, stop: int) -> list[Any]:

@@ -104,7 +104,7 @@ def write_release(
             code_version=endcap.__version__,
             seed=config.train.seed,
             config=config.model_dump(mode="json"),
-            data={**data, "until_ms": fitted.until_ms},
+            data={**data, "until_ms": fitted.until_ms, "per_source": config.train.per_source},
             metrics=metrics,
         )
         return releases.commit(folder, manifest, now_ms=now_ms)
@@ -119,7 +119,6 @@ def read_release(releases: ReleaseStore, release_id: str) -> Release:
     )
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
     ranker = Ranker.load(folder / "ranker", names) if (folder / "ranker").is_dir() else None
-    per_source = Config.model_validate(manifest.config).train.per_source
-    pipeline, eligible = build_pipeline(fitted, ranker, per_source)
+    pipeline, eligible = build_pipeline(fitted, ranker, int(manifest.data["per_source"]))
     histories = Histories.load(folder / "histories")
     return Release(manifest, fitted, histories, pipeline, eligible, int(manifest.data["seq"]))

@@ -162,7 +162,7 @@ class Shop:
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """What training measured for a release (default: the published one)."""
-        chosen = release_id or self._serving.current()[0].id
+        chosen = release_id or self.releases.current() or ""
         self.releases.manifest(chosen)
         path = self.releases.root / chosen / "evaluation.json"
         if not path.is_file():

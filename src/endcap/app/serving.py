@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from threading import RLock
 
 import numpy as np
@@ -10,12 +10,22 @@ import numpy as np
 from endcap.app.publish import Release, read_release, shown_now
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.errors import NotFoundError
-from endcap.core.types import Context, Event, Query
+from endcap.core.types import Context, Query
 from endcap.data.store import Store
 from endcap.features.items import ItemTable
 from endcap.features.live import LiveStates
 from endcap.features.sequences import NOTHING
 from endcap.features.state import context
+
+
+@dataclass(slots=True)
+class _Held:
+    """A release, the states that go with it, and how far they have been brought."""
+
+    release: Release
+    states: LiveStates
+    seq: int
+    items_version: int = -1
 
 
 class Serving:
@@ -28,25 +38,26 @@ class Serving:
     def __init__(self, releases: ReleaseStore, store: Store) -> None:
         self._releases, self._store = releases, store
         self._lock = RLock()
-        self._held: tuple[Release, LiveStates] | None = None
-        self._seq = 0
-        self._items_version = -1
+        self._held: _Held | None = None
 
     def current(self) -> tuple[Release, LiveStates]:
         """The published release and the states that go with it, both up to date. NotFoundError before the first."""
-        wanted = self._releases.current()
-        if wanted is None:
-            raise NotFoundError(
-                "No release is published.", where=str(self._releases.root), next_step="Train one: endcap train"
-            )
-        held = self._held
-        if held is None or held[0].id != wanted:
-            held = self._load(wanted)
-        if self._store.items_version() != self._items_version:
-            self._read_catalogue(held[0])
-        if self._store.last_seq() != self._seq:
-            self._catch_up(held[1])
-        return held
+        with self._lock:
+            wanted = self._releases.current()
+            if wanted is None:
+                raise NotFoundError(
+                    "No release is published.", where=str(self._releases.root), next_step="Train one: endcap train"
+                )
+            if self._held is None or self._held.release.id != wanted:
+                release = read_release(self._releases, wanted)
+                self._held = _Held(release, LiveStates(release.histories, release.fitted.table.ids), release.seq)
+            if self._store.items_version() != self._held.items_version:
+                self._read_catalogue(self._held)
+            if self._store.last_seq() != self._held.seq:
+                newest = self._store.events_after(self._held.seq)
+                self._held.states.apply(event for _, event in newest)
+                self._held.seq = newest[-1][0] if newest else self._held.seq
+            return self._held.release, self._held.states
 
     def context(self, query: Query, now_ms: int) -> tuple[Release, Context]:
         """Everything known at the moment of a query, and the release that is to answer it."""
@@ -68,35 +79,13 @@ class Serving:
             row=release.histories.users.position(query.user_id),
         )
 
-    def _load(self, release_id: str) -> tuple[Release, LiveStates]:
-        with self._lock:
-            if self._held is not None and self._held[0].id == release_id:
-                return self._held
-            release = read_release(self._releases, release_id)
-            states = LiveStates(release.histories, release.fitted.table.ids)
-            self._read_catalogue(release)
-            self._seq = _fold(states, self._store.events_after(release.seq), release.seq)
-            self._held = (release, states)
-            return self._held
-
-    def _catch_up(self, states: LiveStates) -> None:
-        with self._lock:
-            self._seq = _fold(states, self._store.events_after(self._seq), self._seq)
-
-    def _read_catalogue(self, release: Release) -> None:
+    def _read_catalogue(self, held: _Held) -> None:
         """Stock and visibility as they are now; items that are gone from the catalogue keep the release's word."""
-        with self._lock:
-            self._items_version = self._store.items_version()
-            now = ItemTable.build(self._store.items())
-            shown = shown_now(release.fitted.table)
-            places = np.array([release.fitted.table.ids.position(name) for name in now.ids.ids], np.int64)
-            known = places >= 0
-            shown[places[known]] = shown_now(now)[known]
-            release.eligible.shown = shown
-
-
-def _fold(states: LiveStates, events: Iterable[tuple[int, Event]], seq: int) -> int:
-    """Apply events in the order of the log; returns the seq of the last one."""
-    newest = list(events)
-    states.apply(event for _, event in newest)
-    return newest[-1][0] if newest else seq
+        held.items_version = self._store.items_version()
+        table = held.release.fitted.table
+        now = ItemTable.build(self._store.items())
+        shown = shown_now(table)
+        places = np.array([table.ids.position(name) for name in now.ids.ids], np.int64)
+        known = places >= 0
+        shown[places[known]] = shown_now(now)[known]
+        held.release.eligible.shown = shown

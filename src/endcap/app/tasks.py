@@ -16,10 +16,11 @@ import polars as pl
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
 from endcap.evaluate.protocols import Case, Cases, first_baskets, half_baskets, new_only
 from endcap.features.ids import Vocabulary
-from endcap.features.sequences import REMEMBERED, Histories, History
+from endcap.features.sequences import SUCCESSES, Histories, History, enough_purchases
 from endcap.features.state import context
 
 PURCHASE = EventType.PURCHASE.value
+CART_KINDS = (EventType.ADD_TO_CART.code, EventType.REMOVE_FROM_CART.code)
 PLACEMENT = {"all": Placement.HOME, "discovery": Placement.DISCOVERY, "cart": Placement.CART}
 
 
@@ -35,14 +36,18 @@ class Question:
 
 
 def successes(events: pl.LazyFrame) -> pl.DataFrame:
-    """The events that count as success, as purchases: purchases, or every remembered act of a shop that logs none."""
+    """The events that count as success, as purchases: purchases, or every act of a shop that hardly logs any."""
     acts = (
-        events.filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]), pl.col("item_id").is_not_null())
+        events.filter(pl.col("event_type").is_in([kind.value for kind in SUCCESSES]), pl.col("item_id").is_not_null())
         .select("event_id", "user_id", "item_id", "event_type", "ts_ms", "session_id")
         .collect()
     )
     bought = acts.filter(pl.col("event_type") == PURCHASE)
-    return bought if bought.height else acts.with_columns(event_type=pl.lit(PURCHASE), session_id=None)
+    return (
+        bought
+        if enough_purchases(bought.height, acts.height)
+        else acts.with_columns(event_type=pl.lit(PURCHASE), session_id=None)
+    )
 
 
 def cases(bought: pl.DataFrame, from_ms: int, to_ms: int, *, cart_min_items: int, seed: int) -> dict[str, Cases]:
@@ -66,7 +71,7 @@ def as_newcomer(asked: Question, looked_at: int) -> Question:
         asked.context.now_ms - 60_000 * minutes,
         np.zeros(len(items), np.uint64),
     )
-    known = context(views, asked.context.now_ms, asked.query.placement, cart=asked.context.cart)
+    known = context(views, asked.context.now_ms, asked.query.placement, cart=asked.context.cart, row=asked.context.row)
     return replace(asked, context=known)
 
 
@@ -74,12 +79,21 @@ def question(task: str, case: Case, histories: Histories, items: Vocabulary) -> 
     """A case with what was known strictly before its moment."""
     placement = PLACEMENT[task]
     known = context(
-        histories.of(case.user_id).before(case.now_ms),
+        _before_the_cart(histories.of(case.user_id).before(case.now_ms)),
         case.now_ms,
         placement,
-        cart=items.positions(case.cart),
+        cart=items.positions(case.cart) if case.cart else None,
         row=histories.users.position(case.user_id),
     )
     targets = np.sort(items.positions(case.targets))
     query = Query(user_id=case.user_id, placement=placement, now_ms=case.now_ms, cart=case.cart)
     return Question(query, known, targets, len(case.targets) - len(targets))
+
+
+def _before_the_cart(history: History) -> History:
+    """Without the visit that led to the basket, from its first cart act on: what is being put into the cart is the
+    answer, and the server would not ask for it."""
+    purchases = np.flatnonzero(history.kinds == EventType.PURCHASE.code)
+    since = int(purchases[-1]) + 1 if len(purchases) else 0
+    cart_acts = np.flatnonzero(np.isin(history.kinds[since:], CART_KINDS))
+    return history.take(slice(0, since + int(cart_acts[0]))) if len(cart_acts) else history

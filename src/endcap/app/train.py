@@ -30,7 +30,7 @@ from endcap.app.sources import Fitted, fit_fresh, fit_lasting
 from endcap.app.tasks import cases, successes
 from endcap.core.artifacts import Manifest
 from endcap.core.determinism import seed_everything
-from endcap.core.errors import DataError
+from endcap.core.errors import CallerError, DataError
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Float32Array
 from endcap.data.split import check_leakage, split_by_time
@@ -48,8 +48,9 @@ MIN_EVENTS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """manifest: of the release, committed and not yet published. comparison: None where it was not asked for, or the
-    log is too short to hold a test part. notes: sentences on what was decided. seconds: by stage."""
+    """manifest: of the release, committed and not yet published. comparison: None where it was not asked for.
+    notes: sentences on what was decided. seconds: by stage.
+    """
 
     manifest: Manifest
     comparison: Comparison | None
@@ -117,16 +118,18 @@ class _Training:
         self.stage("read the log")
         store = self.shop.store
         self.seq, self.fingerprint = store.last_seq(), store.fingerprint()
-        self.bought = successes(store.events())
+        # one moment of the log, however much is recorded meanwhile
+        log = store.events().filter(pl.col("seq") <= self.seq)
+        self.bought = successes(log)
         if self.bought.height < MIN_EVENTS:
             raise DataError(
                 f"There are {self.bought.height} events on items; {MIN_EVENTS} is the least to learn from.",
                 where=str(self.shop.folder),
                 next_step="Ingest more: endcap ingest EVENTS",
             )
-        ids = store.events().select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
+        ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
         self.table = ItemTable.build(store.items(), ids)
-        self.histories = Histories.build(store.events(), self.table.ids)
+        self.histories = Histories.build(log, self.table.ids)
         self.content = self._encode()
 
     def _encode(self) -> Float32Array | None:
@@ -140,7 +143,7 @@ class _Training:
         """Of the split by time; it is checked that nothing of a later part is in an earlier one."""
         split = split_by_time(self.bought, self.config.train.shares)
         check_leakage(split)
-        end_ms = int(self.bought["ts_ms"].to_numpy().max()) + 1
+        end_ms = int(self.histories.events.ts_ms.max()) + 1
         assert split.validation_from_ms is not None
         assert split.test_from_ms is not None
         return Borders(split.validation_from_ms, split.test_from_ms, end_ms)
@@ -205,7 +208,11 @@ class _Training:
         if self._sequences is not None:
             model = "train the sequence model"
             self.stage(model)
-            found.append(self._sequences.fit(past, lambda share: self.stage(model, share)))
+            try:
+                found.append(self._sequences.fit(past, lambda share: self.stage(model, share)))
+            except CallerError as error:
+                self.notes.append(f"There is no sequence model: {error}")
+                self._sequences = None
         return found
 
     def _assemble(self, past: Histories, until_ms: int, lasting: Sequence[CandidateSource]) -> Fitted:

@@ -19,6 +19,8 @@ from endcap.features.ids import UNKNOWN, Vocabulary, keys64
 REMEMBERED = tuple(
     EventType(name) for name in ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "rating", "share")
 )
+SUCCESSES = tuple(kind for kind in REMEMBERED if kind is not EventType.REMOVE_FROM_CART)
+LEAST_PURCHASES, LEAST_SHARE = 20, 0.01
 REMEMBERED_CODES = frozenset(kind.code for kind in REMEMBERED)
 
 
@@ -38,8 +40,20 @@ class History:
         """The events strictly earlier than `ts_ms`."""
         return self.take(slice(0, int(np.searchsorted(self.ts_ms, ts_ms, side="left"))))
 
-    def newest(self, n: int) -> History:
-        return self.take(slice(max(0, len(self) - n), None))
+    def kept(self, n: int) -> History:
+        """The newest `n` purchases and the newest `n` other events, so that browsing does not push orders out."""
+        if len(self) <= n:
+            return self
+        bought = self.kinds == EventType.PURCHASE.code
+        newer_bought = np.cumsum(bought[::-1])[::-1]
+        newer_other = np.cumsum(~bought[::-1])[::-1]
+        return self.take(np.where(bought, newer_bought, newer_other) <= n)
+
+    def successes(self) -> NDArray[np.int64]:
+        """Rows that count as success: purchases, or every act but removals where purchases are hardly logged."""
+        purchases = np.flatnonzero(self.kinds == EventType.PURCHASE.code)
+        acts = np.flatnonzero(self.kinds != EventType.REMOVE_FROM_CART.code)
+        return purchases if enough_purchases(len(purchases), len(acts)) else acts
 
     def take(self, part: slice | NDArray[np.bool_]) -> History:
         return History(self.items[part], self.kinds[part], self.ts_ms[part], self.baskets[part])
@@ -116,6 +130,11 @@ class Histories:
             np.load(folder / "offsets.npy", allow_pickle=False),
             History(**arrays),
         )
+
+
+def enough_purchases(purchases: int, acts: int) -> bool:
+    """Whether purchases can be learned from: at least 20 of them, and one act in a hundred."""
+    return purchases == acts or (purchases >= LEAST_PURCHASES and purchases >= LEAST_SHARE * acts)
 
 
 def _basket_keys(sessions: pl.Series, ts_ms: pl.Series) -> NDArray[np.uint64]:

@@ -23,7 +23,7 @@ NO_ITEMS = np.empty(0, np.int32)
 
 
 class UserState:
-    """One user's events, live. Holds at most the newest `MAX_EVENTS` of them.
+    """One user's events, live. Holds at least the newest `MAX_EVENTS` purchases and as many other events.
 
     Events may arrive late: each is put where its time belongs, after those of the same time.
     """
@@ -31,12 +31,8 @@ class UserState:
     __slots__ = ("_baskets", "_frozen", "_items", "_kinds", "_ts_ms")
 
     def __init__(self, history: History = NOTHING) -> None:
-        kept = history.newest(MAX_EVENTS)
-        self._items: list[int] = kept.items.tolist()
-        self._kinds: list[int] = kept.kinds.tolist()
-        self._ts_ms: list[int] = kept.ts_ms.tolist()
-        self._baskets: list[int] = kept.baskets.tolist()
         self._frozen: History | None = None
+        self._hold(history.kept(MAX_EVENTS))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -50,10 +46,9 @@ class UserState:
         self._kinds.insert(place, kind)
         self._ts_ms.insert(place, ts_ms)
         self._baskets.insert(place, basket)
-        if len(self._items) > MAX_EVENTS:
-            for column in (self._items, self._kinds, self._ts_ms, self._baskets):
-                del column[0]
         self._frozen = None
+        if len(self._items) > 4 * MAX_EVENTS:
+            self._hold(self.history().kept(MAX_EVENTS))
 
     def history(self) -> History:
         """The events as arrays; shared until the next `apply`, so not to be written to."""
@@ -65,6 +60,13 @@ class UserState:
                 np.array(self._baskets, np.uint64),
             )
         return self._frozen
+
+    def _hold(self, kept: History) -> None:
+        self._items: list[int] = kept.items.tolist()
+        self._kinds: list[int] = kept.kinds.tolist()
+        self._ts_ms: list[int] = kept.ts_ms.tolist()
+        self._baskets: list[int] = kept.baskets.tolist()
+        self._frozen = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +113,7 @@ def context(
 
     cart: given by the request; None means what the history's cart events leave in it.
     """
-    kept = history.newest(MAX_EVENTS)
+    kept = history.kept(MAX_EVENTS)
     purchases = np.flatnonzero(kept.kinds == PURCHASE)
     bought = gather(kept.items[purchases], kept.ts_ms[purchases], kept.baskets[purchases])
     since_order = int(purchases[-1]) + 1 if len(purchases) else 0

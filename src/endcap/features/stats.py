@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from endcap.core.types import EventType, Float32Array
+from endcap.core.types import Float32Array
 from endcap.features.sequences import Histories
 
 DAY_MS = 86_400_000
 FADING_DAYS = 14
-PURCHASE = EventType.PURCHASE.code
+SPREAD = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +43,7 @@ class ItemStats:
     def build(cls, histories: Histories, n_items: int, until_ms: int) -> ItemStats:
         events = histories.events
         owners = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
-        rows = np.flatnonzero(events.kinds == PURCHASE)
-        rows = rows if len(rows) else np.arange(len(events.items))
+        rows = events.successes()
         if not len(rows):
             return cls._of_nothing(n_items)
         users, items, ts_ms, baskets = owners[rows], events.items[rows], events.ts_ms[rows], events.baskets[rows]
@@ -60,7 +59,8 @@ class ItemStats:
         mean_gap = np.bincount(items[repeated], gaps, n_items) / np.maximum(again, 1)
         lately = np.bincount(items[sold & (ts_ms >= until_ms - 28 * DAY_MS)], minlength=n_items)
         fading = 0.5 ** ((until_ms - ts_ms) / (FADING_DAYS * DAY_MS))
-        _, order_of, rows_of = np.unique(baskets, return_inverse=True, return_counts=True)
+        mixed = baskets + users.astype(np.uint64) * np.uint64(SPREAD)  # equal times of two users are two baskets
+        _, order_of, rows_of = np.unique(mixed, return_inverse=True, return_counts=True)
         rows_with = np.bincount(items, rows_of[order_of], n_items) / np.maximum(
             np.bincount(items, minlength=n_items), 1
         )

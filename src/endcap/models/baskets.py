@@ -29,12 +29,12 @@ class Baskets:
         events = histories.events
         counts = np.diff(histories.offsets)
         users = np.repeat(np.arange(len(counts)), counts)
-        rows = np.flatnonzero(events.kinds == PURCHASE)
-        if len(rows):
-            users, items, keys = users[rows], events.items[rows], events.baskets[rows]
-        else:
-            items, keys = events.items[:], np.arange(len(users), dtype=np.uint64)
-        starts = np.concatenate([[True], (users[1:] != users[:-1]) | (keys[1:] != keys[:-1])])
+        rows = events.successes()
+        users, items = users[rows], events.items[rows]
+        bought = bool(len(rows)) and bool((events.kinds[rows] == PURCHASE).all())
+        keys = events.baskets[rows] if bought else np.arange(len(rows), dtype=np.uint64)
+        starts = np.ones(len(rows), np.bool_)
+        starts[1:] = (users[1:] != users[:-1]) | (keys[1:] != keys[:-1])
         basket = np.cumsum(starts) - 1
         content = sparse.csr_array(
             (np.ones(len(items), np.float32), (basket, items)),

@@ -90,11 +90,6 @@ class NeighbourSource:
         strength = self._values[entries[hits]] * weights[origin]
         return Reason(self.name, self.name, because=int(items[origin[np.argmax(strength)]]))
 
-    def neighbours(self, item: int) -> Look:
-        """The row of one item: items int32 and values float32."""
-        part = slice(int(self._starts[item]), int(self._starts[item + 1]))
-        return self._columns[part], self._values[part]
-
     def save(self, folder: Path) -> None:
         np.save(folder / "starts.npy", self._starts)
         np.save(folder / "columns.npy", self._columns)

@@ -124,23 +124,23 @@ def fit_category_popularity(
 def sales(histories: Histories) -> tuple[Int32Array, Int64Array]:
     """items int32 and ts_ms int64 of every item in every basket, once a basket; all acts where nothing was bought."""
     events = histories.events
-    rows = np.flatnonzero(events.kinds == PURCHASE)
-    if not len(rows):
-        return events.items[:], events.ts_ms[:]
+    rows = events.successes()
+    if not (events.kinds[rows] == PURCHASE).all():
+        return events.items[rows], events.ts_ms[rows]
     items, baskets = events.items[rows], events.baskets[rows]
     users = np.searchsorted(histories.offsets, rows, side="right")
     order = np.lexsort((items, baskets, users))
     users, baskets, items = users[order], baskets[order], items[order]
     repeats = (users[1:] == users[:-1]) & (baskets[1:] == baskets[:-1]) & (items[1:] == items[:-1])
-    first = np.concatenate([[True], ~repeats])
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = ~repeats
     return items[first], events.ts_ms[rows][order][first]
 
 
 def first_purchases(histories: Histories, n_items: int) -> tuple[Int32Array, Int64Array]:
     """items int32 and ts_ms int64 of each user's first purchase of each item; of any act where nothing was bought."""
     events = histories.events
-    rows = np.flatnonzero(events.kinds == PURCHASE)
-    rows = rows if len(rows) else np.arange(len(events.items))
+    rows = events.successes()
     users = np.searchsorted(histories.offsets, rows, side="right")
     _, firsts = np.unique(users * n_items + events.items[rows], return_index=True)
     return events.items[rows[firsts]], events.ts_ms[rows[firsts]]

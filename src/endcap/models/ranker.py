@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from endcap.core.errors import ArtifactError
+from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.section import Section
 from endcap.core.types import Candidates, Context, Float32Array, Int64Array
 
@@ -61,16 +61,6 @@ class Ranker:
         scores: Float32Array = self._booster.predict(features, num_threads=1).astype(np.float32)
         return scores
 
-    def importance(self) -> dict[str, float]:
-        """Feature -> share of the total gain, most used first."""
-        gains = self._booster.feature_importance(importance_type="gain")
-        shares = {name: float(gain / max(gains.sum(), 1e-9)) for name, gain in zip(self.names, gains, strict=True)}
-        return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
-
-    @property
-    def trees(self) -> int:
-        return int(self._booster.current_iteration())
-
     def save(self, folder: Path) -> None:
         self._booster.save_model(str(folder / "ranker.txt"))
         (folder / "features.json").write_text(json.dumps(self.names))
@@ -90,8 +80,11 @@ class Ranker:
 
 def fit_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, seed: int, threads: int) -> Ranker:
     """LambdaRank (Burges 2010) on candidates, stopped where NDCG@10 on held-out users is best."""
-    held_out = np.random.default_rng(seed).random(int(examples.users.max()) + 1) < config.held_out
-    inside = ~held_out[examples.users]
+    users = np.random.default_rng(seed).permutation(np.unique(examples.users))
+    if len(users) < 2:
+        raise CallerError("The examples are of one user only.", where="fit_ranker", next_step="Do without a ranker.")
+    held_out = users[: min(max(1, round(len(users) * config.held_out)), len(users) - 1)]
+    inside = ~np.isin(examples.users, held_out)
     train = _dataset(examples, inside, names)
     rest = _dataset(examples, ~inside, names, reference=train)
     stopper = lightgbm.early_stopping(config.patience, verbose=False)

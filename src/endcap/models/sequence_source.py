@@ -66,8 +66,7 @@ class SequenceSource:
         return SequenceEvidence(self._index, *self._read(context))
 
     def explain(self, context: Context, item: int) -> Reason | None:
-        score = float(self.weigh(context).at(np.array([item], dtype=np.int32))[0])
-        return Reason(self.name, "next_for_you", values={"score": score}) if score > 0 else None
+        return Reason(self.name, "next_for_you") if len(followed_items(context, 1)) else None
 
     def save(self, folder: Path) -> None:
         replace_atomically(folder / TOWER, self._tower)

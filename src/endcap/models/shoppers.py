@@ -110,7 +110,7 @@ def fit_shoppers(histories: Histories, n_items: int, until_ms: int, config: Shop
     panel[rows] = np.arange(len(rows))
     acts = (events.kinds != REMOVE) & (panel[owners] >= 0)
     users, items = panel[owners[acts]], events.items[acts]
-    ages = (until_ms - events.ts_ms[acts]) / DAY_MS
+    ages = np.maximum(until_ms - events.ts_ms[acts], 0) / DAY_MS
     shape = (len(rows), n_items)
     tastes = _summed(users, items, 0.5 ** (ages / config.taste_half_life_days), shape)
     lately = _summed(users, items, 0.5 ** (ages / config.recent_half_life_days), shape)

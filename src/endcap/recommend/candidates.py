@@ -5,24 +5,34 @@ Legend: s sources, n candidates.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.protocols import CandidateSource
-from endcap.core.types import Candidates, Context, Evidence, Int32Array
+from endcap.core.types import Candidates, Context, Evidence, Float32Array, Int32Array
 
+LOG = logging.getLogger(__name__)
 Allowed = Callable[[Int32Array], NDArray[np.bool_]]
 
 
-def gather(sources: Sequence[CandidateSource], context: Context, per_source: int, allowed: Allowed) -> Candidates:
+def gather(
+    sources: Sequence[CandidateSource],
+    context: Context,
+    per_source: int,
+    allowed: Allowed,
+    failed: list[str] | None = None,
+) -> Candidates:
     """Each source's best `per_source` allowed items, merged.
+
+    failed: takes the names of sources that raise, which then count as silent; without it their errors are raised.
 
     What may not be shown is taken out before it is scored, so that a source whose favourites are hidden (everything
     a household has bought, on a discovery shelf) still proposes its full share.
     """
-    evidence = [source.weigh(context) for source in sources]
+    evidence = [_weigh(source, context, failed) for source in sources]
     asked = per_source + per_source // 2
     tops = [entry.top(asked)[0] for entry in evidence]
     union = np.unique(np.concatenate([np.empty(0, np.int32), *tops]))
@@ -38,6 +48,27 @@ def gather(sources: Sequence[CandidateSource], context: Context, per_source: int
         scores[:, column] = entry.at(items)
         ranks[np.searchsorted(items, proposed), column] = np.arange(len(proposed), dtype=np.float32)
     return Candidates(items, scores, ranks)
+
+
+class _Silent:
+    """What a source that failed says."""
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        return np.empty(0, np.int32), np.empty(0, np.float32)
+
+    def at(self, items: Int32Array) -> Float32Array:
+        return np.zeros(len(items), np.float32)
+
+
+def _weigh(source: CandidateSource, context: Context, failed: list[str] | None) -> Evidence:
+    try:
+        return source.weigh(context)
+    except Exception:
+        if failed is None:
+            raise
+        LOG.exception("The source %s failed; the slate does without it.", source.name)
+        failed.append(source.name)
+        return _Silent()
 
 
 def _further_down(entry: Evidence, per_source: int, asked: int, allowed: Allowed) -> Int32Array:

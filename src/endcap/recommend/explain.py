@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Candidates, Context, Reason
 
+LOG = logging.getLogger(__name__)
 EVERYBODY = frozenset({"popular", "trending", "newcomers"})
 
 TEMPLATES: dict[str, dict[str, str]] = {
@@ -65,10 +67,17 @@ class Explainer:
         item = int(candidates.items[row])
         for column in loudness:
             if candidates.scores[row, column] > 0:
-                reason = self._sources[column].explain(context, item)
+                reason = self._ask(self._sources[column], context, item)
                 if reason is not None:
                     return reason
         return Reason("popular", "popular")
+
+    def _ask(self, source: CandidateSource, context: Context, item: int) -> Reason | None:
+        try:
+            return source.explain(context, item)
+        except Exception:  # a slate without this reason beats no slate
+            LOG.exception("The source %s could not give a reason.", source.name)
+            return None
 
     def sentence(self, reason: Reason, item: int, locale: str) -> str:
         """In the locale's language; English where there is none."""

@@ -58,16 +58,17 @@ class InCategories:
     name = "in_categories"
 
     def __init__(self, table: ItemTable) -> None:
-        self._members: dict[str, list[int]] = {}
+        places: dict[str, list[int]] = {}
         for place, path in enumerate(table.frame["categories"].to_list()):
             for step in set(path):
-                self._members.setdefault(step, []).append(place)
+                places.setdefault(step, []).append(place)
+        self._members = {name: np.array(inside, np.int32) for name, inside in places.items()}
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.categories:
             return np.ones(len(items), np.bool_)
-        wanted = [place for name in query.categories for place in self._members.get(name, [])]
-        return np.isin(items, np.array(wanted, np.int32))
+        wanted = [self._members[name] for name in dict.fromkeys(query.categories) if name in self._members]
+        return np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
 
 
 def every(filters: Sequence[Filter], query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:

@@ -64,24 +64,28 @@ class Pipeline:
         self._titles = table.titles()
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
-    def candidates(self, query: Query, context: Context) -> Candidates:
+    def candidates(self, query: Query, context: Context, failed: list[str] | None = None) -> Candidates:
         """What may be shown of what the sources propose; nothing for a stranger."""
         if not (len(context.items) or len(context.cart) or context.anchor >= 0):
             return gather((), context, self.per_source, _everything)
-        return gather(self.sources, context, self.per_source, lambda items: every(self.filters, query, context, items))
+
+        def allowed(items: Int32Array) -> NDArray[np.bool_]:
+            return every(self.filters, query, context, items)
+
+        return gather(self.sources, context, self.per_source, allowed, failed)
 
     def rank(self, query: Query, context: Context) -> Ranked:
         """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat."""
-        candidates = self.candidates(query, context)
-        degraded: tuple[str, ...] = ()
+        degraded: list[str] = []
+        candidates = self.candidates(query, context, degraded)
         try:
             scores = self._score(candidates, context)
         except Exception:  # a slate in the sources' own order beats no slate; the answer and the log say so
             LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
             scores = RankFusion().score(np.empty((0, 0), np.float32), candidates, context)
-            degraded = ("ranker",)
+            degraded.append("ranker")
         rows = np.lexsort((candidates.items, -scores))
-        return Ranked(candidates, candidates.items[rows], scores[rows], rows, degraded)
+        return Ranked(candidates, candidates.items[rows], scores[rows], rows, tuple(degraded))
 
     def answer(self, query: Query, context: Context) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
         """The slate's items with reasons, and the stages that gave way to a fallback."""

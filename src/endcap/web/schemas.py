@@ -93,7 +93,7 @@ class SessionEvent(BaseModel):
     model_config = _wire()
     event_type: EventType
     item_id: Id
-    ts_ms: int | None = Field(None, description="UTC milliseconds. Missing: now.")
+    ts_ms: int | None = Field(None, ge=0, le=2**53, description="UTC milliseconds. Missing: now.")
     session_id: Label | None = None
     quantity: float | None = Field(None, ge=0)
 
@@ -135,7 +135,9 @@ class RecommendIn(RecommendBase):
     exclude: list[Id] = Field([], description="Item ids that must not appear.")
     categories: list[Label] = Field([], description="Only items of these categories.")
     session_events: list[SessionEvent] = Field([], max_length=1000, description="Acts that are not recorded.")
-    now_ms: int | None = Field(None, description="Answer as of this moment, UTC milliseconds. Missing: now.")
+    now_ms: int | None = Field(
+        None, ge=0, le=2**53, description="Answer as of this moment, UTC milliseconds. Missing: now."
+    )
 
 
 class RecommendedItem(BaseModel):
