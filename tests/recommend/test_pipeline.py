@@ -150,3 +150,16 @@ def test_features_have_a_name_each_and_are_numbers_or_missing():
     assert column["own_n"][row] == 2
     assert column["cart_size"][row] == 1
     assert column["user_baskets"][row] == 3
+
+
+def test_a_failing_source_is_left_out_and_named(caplog):
+    class Failing(FakeSource):
+        def weigh(self, context):
+            raise OSError("the file is gone")
+
+    pipeline = make_pipeline([True] * N)
+    pipeline.sources = (Failing([0.0] * N, "first"), pipeline.sources[1])
+    slate, degraded = pipeline.answer(Query(n=5), known([1, 2], [], -1, Placement.HOME, pipeline))
+    assert len(slate) == 5
+    assert degraded == ("first",)
+    assert "the file is gone" in caplog.text
