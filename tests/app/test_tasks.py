@@ -8,11 +8,12 @@ from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories
 
 DAY_MS = 86_400_000
+SCHEMA = {"event_type": pl.String, "day": pl.Float64, "item_id": pl.String, "session_id": pl.String}
 
 
 def log(rows):
     """Rows (kind, day, item, order) of one user."""
-    frame = pl.DataFrame(rows, schema=["event_type", "day", "item_id", "session_id"], orient="row")
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     return conform(
         frame.with_columns(
             ts_ms=(pl.col("day") * DAY_MS).cast(pl.Int64),

@@ -133,8 +133,8 @@ class Histories:
 
 
 def enough_purchases(purchases: int, acts: int) -> bool:
-    """Whether purchases can be learned from: at least 20 of them, and one act in a hundred."""
-    return purchases == acts or (purchases >= LEAST_PURCHASES and purchases >= LEAST_SHARE * acts)
+    """Whether purchases can be learned from: one act in a hundred, and 20 in all or, of a short log, a fifth."""
+    return purchases >= LEAST_SHARE * acts and (purchases >= LEAST_PURCHASES or 5 * purchases >= acts)
 
 
 def _basket_keys(sessions: pl.Series, ts_ms: pl.Series) -> NDArray[np.uint64]:
