@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from threading import RLock
 
-import numpy as np
-
 from endcap.app.publish import Release, read_release, shown_now
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.errors import NotFoundError
-from endcap.core.types import Context, Query
+from endcap.core.types import Availability, Context, Query
 from endcap.data.store import Store
-from endcap.features.items import ItemTable
+from endcap.features.ids import UNKNOWN
 from endcap.features.live import LiveStates
 from endcap.features.sequences import NOTHING
 from endcap.features.state import context
@@ -83,9 +81,9 @@ class Serving:
         """Stock and visibility as they are now; items that are gone from the catalogue keep the release's word."""
         held.items_version = self._store.items_version()
         table = held.release.fitted.table
-        now = ItemTable.build(self._store.items())
         shown = shown_now(table)
-        places = np.array([table.ids.position(name) for name in now.ids.ids], np.int64)
-        known = places >= 0
-        shown[places[known]] = shown_now(now)[known]
+        for item_id, availability in self._store.availability():
+            place = table.ids.position(item_id)
+            if place != UNKNOWN:
+                shown[place] = Availability(availability).shown
         held.release.eligible.shown = shown

@@ -244,6 +244,12 @@ class Store:
         with self._reading() as connection:
             return catalogue.read_item(connection, item_id)
 
+    def availability(self) -> list[tuple[str, str]]:
+        """(item_id, availability) of every item: what a server reads again whenever the catalogue was written."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT item_id, availability FROM items")
+            return [(str(item_id), str(availability)) for item_id, availability in rows]
+
     def items_version(self) -> int:
         """How often the catalogue was written; 0 before the first time."""
         with self._reading() as connection:

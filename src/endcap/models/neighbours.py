@@ -80,8 +80,10 @@ class NeighbourSource:
         return DenseEvidence(np.bincount(self._columns[entries], values, self._n).astype(np.float32))
 
     def explain(self, context: Context, item: int) -> Reason | None:
-        """Because of the gaze's item that adds most to the score."""
+        """Because of the gaze's item that adds most to the score, among the 50 it looks at hardest."""
         items, weights = GAZES[self.gaze](context)
+        hardest = np.argsort(-weights, kind="stable")[:50]
+        items, weights = items[hardest], weights[hardest]
         entries, lengths = self._entries(items)
         hits = np.flatnonzero(self._columns[entries] == item)
         if not len(hits):
