@@ -13,10 +13,7 @@ from endcap.evaluate.metrics import (
     coverage,
     measure,
     novelty,
-    rank_slate,
     rank_targets,
-    slate_ranks,
-    target_ranks,
 )
 
 
@@ -35,15 +32,15 @@ def ranked(*ranks: int, n: int) -> Ranked:
 def test_rank_is_one_plus_what_is_greater_or_equal():
     # order by score: item 1 (.9), items 0 and 3 (.5), item 4 (.2), item 2 (.1)
     given = scores(0.5, 0.9, 0.1, 0.5, 0.2)
-    assert target_ranks(given, items(1)).tolist() == [1]
-    assert target_ranks(given, items(0)).tolist() == [3]
-    assert target_ranks(given, items(2, 4)).tolist() == [5, 4]
-    assert target_ranks(given, items(2)).dtype == np.int64
+    assert rank_targets(given, items(1)).ranks.tolist() == [1]
+    assert rank_targets(given, items(0)).ranks.tolist() == [3]
+    assert rank_targets(given, items(2, 4)).ranks.tolist() == [5, 4]
+    assert rank_targets(given, items(2)).ranks.dtype == np.int64
 
 
 def test_targets_that_tie_take_successive_places_behind_their_rivals():
     # three items at .5, one of them no target: it comes first, then the targets, at 2 and 3
-    assert target_ranks(scores(0.5, 0.5, 0.5, 0.1), items(0, 2)).tolist() == [2, 3]
+    assert rank_targets(scores(0.5, 0.5, 0.5, 0.1), items(0, 2)).ranks.tolist() == [2, 3]
 
 
 def test_model_that_scores_all_alike_finds_nothing():
@@ -98,53 +95,20 @@ def test_questions_without_an_answer_are_refused(given, targets, excluded):
         rank_targets(given, targets, excluded)
 
 
-def test_slate_ranks_are_places_and_the_rest_is_tied_at_the_bottom():
-    # 10 eligible items, 3 listed; of the 7 others two are targets: they take the places 9 and 10
-    found = rank_slate(items(7, 4, 2), items(4, 0, 9), 10)
-    assert found.ranks.tolist() == [2, 9, 10]
-    assert found.ties.tolist() == [0, 5, 5]
-    assert found.n_eligible == 10
-    assert slate_ranks(items(), items(3), 10).tolist() == [10]
-
-
-def test_fallback_follows_the_slate():
-    # the whole order is 7 4 2, then 0 5 (7 is listed already), then the five others
-    assert slate_ranks(items(7, 4, 2), items(5, 0, 9), 10, items(7, 0, 5)).tolist() == [5, 4, 10]
-
-
-def test_slate_agrees_with_scores_when_it_names_everything():
-    given = np.random.default_rng(1).permutation(40).astype(np.float32)
-    order = np.argsort(-given).astype(np.int32)
-    assert slate_ranks(order, items(3, 30), 40).tolist() == target_ranks(given, items(3, 30)).tolist()
-
-
-def test_slate_that_repeats_or_overflows_is_refused():
-    with pytest.raises(CallerError, match="repeats"):
-        rank_slate(items(1, 1), items(0), 10)
-    with pytest.raises(CallerError, match="repeats"):
-        rank_slate(items(1, 2, 3), items(1), 2)
-    with pytest.raises(CallerError, match="room"):
-        rank_slate(items(1, 2), items(5, 6), 3)
-
-
 def test_unreachable_targets_come_last_and_are_paid_for():
     given = scores(0.9, 0.8, 0.7, 0.6)
     found = rank_targets(given, items(1), unreachable=2)
     assert found.ranks.tolist() == [2, 5, 6]
-    assert slate_ranks(items(0, 1), items(1), 4).tolist() == [2]
-    assert rank_slate(items(0, 1), items(1), 4, unreachable=2).ranks.tolist() == [2, 5, 6]
     measured = measure([found], cutoffs=(10,))
     # the first target beats 2 of 3 rivals, the others none
     assert measured["auc"].tolist() == pytest.approx([2 / 9])
 
 
 def test_query_may_have_unreachable_targets_only():
-    for found in (
-        rank_targets(scores(0.9, 0.8), items(), unreachable=1),
-        rank_targets(scores(), items(), unreachable=1),
-        rank_slate(items(0), items(), 12, unreachable=1),
-    ):
+    for given in (scores(0.9, 0.8), scores()):
+        found = rank_targets(given, items(), unreachable=1)
         assert found.ranks.tolist() == [found.n_eligible]
+    found = rank_targets(np.zeros(11, np.float32), items(), unreachable=1)
     assert measure([found])["recall@10"].tolist() == [0]
     assert measure([found])["auc"].tolist() == [0]
 

@@ -24,7 +24,7 @@ def seen(made, day=100.0, **rest):
 
 def test_a_stranger_has_an_empty_context():
     known = context(NOTHING, 5, Placement.CART)
-    assert all(len(getattr(known, name)) == 0 for name in ("items", "bought", "last_basket", "cart", "session"))
+    assert all(len(getattr(known, name)) == 0 for name in ("items", "bought", "cart", "session"))
     assert (known.now_ms, known.anchor, known.row) == (5, -1, -1)
 
 
@@ -42,7 +42,6 @@ def test_bought_items_count_baskets_not_lines():
     assert known.bought_n.tolist() == [1, 2]
     assert (known.bought_first_ms / DAY_MS).tolist() == [1, 1]
     assert (known.bought_last_ms / DAY_MS).tolist() == [1, 9]
-    assert known.last_basket.tolist() == [7]
 
 
 def test_cart_is_what_was_added_since_the_newest_order_and_not_taken_out():

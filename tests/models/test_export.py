@@ -46,7 +46,6 @@ def _context(items: list[int], kinds: list[EventType] | None = None) -> Context:
         bought_n=empty,
         bought_first_ms=times[:0],
         bought_last_ms=times[:0],
-        last_basket=empty,
         cart=empty,
         session=empty,
     )

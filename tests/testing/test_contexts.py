@@ -12,7 +12,6 @@ def test_orders_are_counted_and_dated():
     assert context.bought_n.tolist() == [1, 2]
     assert context.bought_first_ms.tolist() == [NOW_MS - 2 * DAY_MS, NOW_MS - 3 * DAY_MS]
     assert context.bought_last_ms.tolist() == [NOW_MS - 2 * DAY_MS, NOW_MS - DAY_MS]
-    assert context.last_basket.tolist() == [4]
     assert context.session.tolist() == [1, 7]
     assert context.cart.tolist() == [3]
 
@@ -20,4 +19,4 @@ def test_orders_are_counted_and_dated():
 def test_stranger_is_unknown():
     context = a_stranger(Placement.CART)
     assert context.placement is Placement.CART
-    assert not any(len(getattr(context, name)) for name in ("items", "bought", "last_basket", "cart", "session"))
+    assert not any(len(getattr(context, name)) for name in ("items", "bought", "cart", "session"))

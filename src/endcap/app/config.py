@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticUndefined
@@ -46,7 +47,10 @@ class TrainConfig(Section):
     sources: tuple[str, ...] = Field(
         SOURCES, description="Candidate sources to fit, in the order the ranker sees them."
     )
-    per_source: int = Field(100, ge=1, description="Candidates each source proposes for a query.")
+    optional: tuple[Literal["sequence"], ...] = Field(
+        ("sequence",), description="Sources that stay only if the ranker is measurably better with them."
+    )
+    per_source: int = Field(50, ge=1, description="Candidates each source proposes for a query.")
     shares: tuple[float, float, float] = Field(
         (0.6, 0.2, 0.2), description="Shares of the events, by time, for training, validation and test."
     )

@@ -22,6 +22,7 @@ import endcap
 from endcap.app.config import Config
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
+from endcap.core.errors import ArtifactError
 from endcap.core.types import Availability
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
@@ -114,11 +115,17 @@ def read_release(releases: ReleaseStore, release_id: str) -> Release:
     """Verify and load. Imports neither torch nor transformers."""
     folder, manifest = releases.open(release_id)
     table = ItemTable.load(folder / "items.parquet")
-    fitted = Fitted(
-        table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), int(manifest.data["until_ms"])
-    )
+    until_ms, per_source, seq = (_fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
+    fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
     ranker = Ranker.load(folder / "ranker", names) if (folder / "ranker").is_dir() else None
-    pipeline, eligible = build_pipeline(fitted, ranker, int(manifest.data["per_source"]))
-    histories = Histories.load(folder / "histories")
-    return Release(manifest, fitted, histories, pipeline, eligible, int(manifest.data["seq"]))
+    pipeline, eligible = build_pipeline(fitted, ranker, per_source)
+    return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, eligible, seq)
+
+
+def _fact(manifest: Manifest, name: str) -> int:
+    if not isinstance(manifest.data.get(name), int):
+        raise ArtifactError(
+            f"The release's manifest does not say {name}.", where=manifest.release_id, next_step="Train again."
+        )
+    return int(manifest.data[name])

@@ -38,7 +38,8 @@ from endcap.evaluate.report import Comparison
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
-from endcap.models.ranker import Ranker, fit_ranker
+from endcap.models.ranker import Examples, Ranker, fit_ranker
+from endcap.models.worth import worth
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -176,7 +177,26 @@ class _Training:
             )
             return None
         self.stage("fit the ranker")
-        return fit_ranker(join(parts), pipeline.hydrator.names, self.config.ranker, train.seed, train.threads)
+        return self._ranker(join(parts), pipeline.hydrator.names)
+
+    def _ranker(self, examples: Examples, names: tuple[str, ...]) -> Ranker:
+        """On all features, or without a source that costs much and does not show its use."""
+        train = self.config.train
+        if self._sequences is None or "sequence" not in train.optional:
+            return fit_ranker(examples, names, self.config.ranker, train.seed, train.threads)
+        found = worth(
+            examples,
+            names,
+            "sequence",
+            per_source=train.per_source,
+            config=self.config.ranker,
+            seed=train.seed,
+            threads=train.threads,
+        )
+        self.notes.append(str(found))
+        if not found.stays:
+            self._sequences = None
+        return found.ranker
 
     def _evaluate(self, borders: Borders, ranker: Ranker | None) -> Comparison:
         """Step 3."""

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from endcap.core.types import Float32Array
+from endcap.core.types import Float32Array, Int32Array
 
 BLOCK = 64
+
+
+def distinct(items: Int32Array) -> Int32Array:
+    """`np.unique`, several times as fast for the few thousand items of one answer."""
+    ordered = np.sort(items)
+    first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
 
 
 def threshold(scores: Float32Array, k: int) -> float:

@@ -162,7 +162,7 @@ class Context:
 
     items, kinds, ts_ms, baskets: every kept event, oldest first; baskets is the 64-bit key of its session.
     bought: distinct items bought, ascending. bought_n: in how many baskets each; bought_first_ms, bought_last_ms.
-    last_basket: distinct items of the newest order. cart: what is in the cart now. session: items viewed or
+    cart: what is in the cart now. session: items viewed or
     clicked since the newest order (newest last). anchor: the item looked at, or -1. row: the user's place among the
     release's histories, or -1 for whom it does not know.
     """
@@ -177,7 +177,6 @@ class Context:
     bought_n: Int32Array
     bought_first_ms: Int64Array
     bought_last_ms: Int64Array
-    last_basket: Int32Array
     cart: Int32Array
     session: Int32Array
     anchor: int = -1
@@ -199,8 +198,9 @@ class Evidence(Protocol):
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """The union of the sources' proposals. items: int32 [n], distinct. scores, ranks: float32 [n, sources];
-    ranks are 0 for a source's best and `k` for what it did not propose."""
+    ranks are 0 for a source's best and `per_source` for what it did not propose."""
 
     items: Int32Array
     scores: Float32Array
     ranks: Float32Array
+    per_source: int

@@ -1,9 +1,8 @@
 """Metrics over a full ranking of the catalogue, one value per query.
 
-First the targets of each query are given their ranks (`rank_targets` from scores, `rank_slate` from a list), then
-`measure` turns the ranks of all queries into one vector per metric. The vectors are kept whole, so that two models
-measured on the same queries can be compared in pairs. The second half looks past accuracy: how much of the catalogue
-is shown, how unusual it is, how varied.
+First the targets of each query are given their ranks (`rank_targets`), then `measure` turns the ranks of all queries
+into one vector per metric. The vectors are kept whole, so that two models measured on the same queries can be compared
+in pairs. The second half looks past accuracy: how much of the catalogue is shown, how unusual it is, how varied.
 
 Legend: q queries, t targets of one query, i items, n items of one slate, d dimensions.
 """
@@ -74,57 +73,6 @@ def rank_targets(
     place[np.argsort(-wanted, kind="stable")] = np.arange(len(targets))
     n_eligible = len(scores) - (len(outside) - len(targets))
     return _followed(1 + at_least + place, at_least - greater, n_eligible, unreachable)
-
-
-def rank_slate(
-    ranked_items: Int32Array,
-    targets: Int32Array,
-    n_items: int,
-    fallback: Int32Array = NO_ITEMS,
-    unreachable: int = 0,
-) -> Ranked:
-    """Ranks from a list, best first, of some of the `n_items` eligible items.
-
-    The items of `fallback` (best first; those already listed are passed over) follow the list. What neither names is
-    tied at the bottom, where the targets take the last places.
-    """
-    sequence = np.concatenate([ranked_items, fallback[~np.isin(fallback, ranked_items)]]).astype(np.int64)
-    if len(np.unique(sequence)) != len(sequence) or len(sequence) > n_items:
-        raise CallerError(
-            f"The list repeats an item, or names more than the {n_items} eligible ones.",
-            where="rank_slate",
-            next_step="Pass each eligible item once.",
-        )
-    _check_targets(targets, None, unreachable)
-    order = np.argsort(sequence)
-    found = np.searchsorted(sequence, targets, sorter=order)
-    listed = np.zeros(len(targets), np.bool_)
-    inside = found < len(sequence)
-    listed[inside] = sequence[order[found[inside]]] == targets[inside]
-    missing = int((~listed).sum())
-    if missing > n_items - len(sequence):
-        raise CallerError(
-            f"There are more targets outside the list than the {n_items} eligible items leave room for.",
-            where="rank_slate",
-            next_step="Count every target in `n_items`.",
-        )
-    ranks = np.empty(len(targets), np.int64)
-    ranks[listed] = order[found[listed]] + 1
-    ranks[~listed] = n_items - missing + 1 + np.arange(missing)
-    ties = np.where(listed, 0, n_items - len(sequence) - missing)
-    return _followed(ranks, ties, n_items, unreachable)
-
-
-def target_ranks(scores: Float32Array, targets: Int32Array, excluded: Int32Array = NO_ITEMS) -> Int64Array:
-    """`rank_targets`, the ranks alone: int64 [t]."""
-    return rank_targets(scores, targets, excluded).ranks
-
-
-def slate_ranks(
-    ranked_items: Int32Array, targets: Int32Array, n_items: int, fallback: Int32Array = NO_ITEMS
-) -> Int64Array:
-    """`rank_slate`, the ranks alone: int64 [t]."""
-    return rank_slate(ranked_items, targets, n_items, fallback).ranks
 
 
 def measure(queries: Sequence[Ranked], cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Float64Array]:

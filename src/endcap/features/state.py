@@ -117,7 +117,6 @@ def context(
     purchases = np.flatnonzero(kept.kinds == PURCHASE)
     bought = gather(kept.items[purchases], kept.ts_ms[purchases], kept.baskets[purchases])
     since_order = int(purchases[-1]) + 1 if len(purchases) else 0
-    newest = kept.baskets[purchases[-1]] if len(purchases) else None
     return Context(
         now_ms=now_ms,
         placement=placement,
@@ -129,7 +128,6 @@ def context(
         bought_n=bought.n,
         bought_first_ms=bought.first_ms,
         bought_last_ms=bought.last_ms,
-        last_basket=NO_ITEMS if newest is None else np.unique(kept.items[purchases][kept.baskets[purchases] == newest]),
         cart=_cart(kept, since_order) if cart is None else cart,
         session=_session(kept, since_order, now_ms),
         anchor=anchor,
@@ -150,9 +148,9 @@ def _cart(history: History, since: int) -> Int32Array:
 
 def _session(history: History, since: int, now_ms: int) -> Int32Array:
     """Distinct items looked at since the newest order, during this visit, the newest last."""
+    looks = np.isin(history.kinds[since:], LOOKS) & (history.ts_ms[since:] >= now_ms - VISIT_MS)
     looked: dict[int, None] = {}
-    for place in range(since, len(history)):
-        if history.kinds[place] in LOOKS and history.ts_ms[place] >= now_ms - VISIT_MS:
-            looked.pop(int(history.items[place]), None)
-            looked[int(history.items[place])] = None
+    for item in history.items[since:][looks].tolist():
+        looked.pop(item, None)
+        looked[item] = None
     return np.fromiter(looked, np.int32, len(looked))

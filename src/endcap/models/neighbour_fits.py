@@ -66,17 +66,17 @@ def fit_ease(rows: sparse.csr_array, l2: float, config: NeighbourConfig) -> spar
 
 def ease_sources(baskets: Baskets, config: NeighbourConfig) -> list[NeighbourSource]:
     """Over users, looked at from all they had; and, where baskets hold several items, over baskets from the cart."""
-    found = [NeighbourSource("ease", fit_ease(baskets.by_user(), config.ease_l2, config), "everything")]
+    found = [NeighbourSource.of("ease", fit_ease(baskets.by_user(), config.ease_l2, config), "everything")]
     if baskets.mean_size >= SEVERAL:
         matrix = fit_ease(baskets.content, config.ease_basket_l2, config)
-        found.append(NeighbourSource("ease_cart", matrix, "cart"))
+        found.append(NeighbourSource.of("ease_cart", matrix, "cart"))
     return found
 
 
 def knn_sources(baskets: Baskets, config: NeighbourConfig) -> list[NeighbourSource]:
     """The same matrix looked at from the cart, and from everything bought."""
     matrix = fit_knn(baskets, config)
-    return [NeighbourSource("together", matrix, "cart"), NeighbourSource("knn", matrix, "bought")]
+    return [NeighbourSource.of("together", matrix, "cart"), NeighbourSource.of("knn", matrix, "bought")]
 
 
 def co_occurrence(left: sparse.csr_array, right: sparse.csr_array) -> Iterator[tuple[range, sparse.csr_array]]:

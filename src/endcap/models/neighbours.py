@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
-from endcap.models.evidence import SILENCE, DenseEvidence
+from endcap.core.ranking import best_positions, distinct
+from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Int64Array, Reason
+from endcap.models.evidence import SILENCE, DenseEvidence, SparseEvidence
 
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
 REMOVE = EventType.REMOVE_FROM_CART.code
 Look = tuple[Int32Array, Float32Array]
 Gaze = Callable[[Context], Look]
+PARTS = ("starts", "columns", "values", "reached")
 
 
 def recent(context: Context) -> Look:
@@ -36,9 +38,12 @@ def recent(context: Context) -> Look:
 
 
 def bought(context: Context) -> Look:
-    """Everything bought, weighted by the log of how often and halved every 60 days since the last time."""
+    """What was bought, weighted by the log of how often and halved every 60 days since the last time; the 100 items of
+    the most weight."""
     age_days = np.maximum(context.now_ms - context.bought_last_ms, 0) / DAY_MS
-    return context.bought, (np.log1p(context.bought_n) * 0.5 ** (age_days / 60)).astype(np.float32)
+    weights = (np.log1p(context.bought_n) * 0.5 ** (age_days / 60)).astype(np.float32)
+    hardest = best_positions(weights, 100)
+    return context.bought[hardest], weights[hardest]
 
 
 def cart(context: Context) -> Look:
@@ -50,26 +55,37 @@ def cart(context: Context) -> Look:
 
 
 def everything(context: Context) -> Look:
-    """Each distinct item ever acted on, in the cart or looked at, at weight 1."""
-    items = np.concatenate([context.items[context.kinds != REMOVE], context.cart])
+    """Each distinct item of the last 400 acts, in the cart or looked at, at weight 1."""
+    items = np.concatenate([context.items[context.kinds != REMOVE][-400:], context.cart])
     if context.anchor >= 0:
         items = np.append(items, np.int32(context.anchor))
-    distinct = np.unique(items)
-    return distinct, np.ones(len(distinct), np.float32)
+    items = distinct(items)
+    return items, np.ones(len(items), np.float32)
 
 
 GAZES: dict[str, Gaze] = {"recent": recent, "bought": bought, "cart": cart, "everything": everything}
 
 
 class NeighbourSource:
-    """scores = sum over the gaze's items of weight x W[item, :]."""
+    """scores = sum over the gaze's items of weight x W[item, :].
 
-    def __init__(self, name: str, matrix: sparse.csr_array, gaze: str) -> None:
+    W is held without its empty columns, so that a matrix over few of the items, such as EASE's, costs little to sum.
+    """
+
+    def __init__(
+        self, name: str, gaze: str, starts: Int64Array, columns: Int32Array, values: Float32Array, reached: Int32Array
+    ) -> None:
+        """starts: int64 [i + 1], where each row begins in columns and values. columns: places in `reached`, which are
+        the items with any neighbour, ascending."""
         self.name, self.gaze = name, gaze
-        self._starts = matrix.indptr.astype(np.int64)
-        self._columns = matrix.indices.astype(np.int32)
-        self._values = matrix.data.astype(np.float32)
-        self._n = int(matrix.shape[1])
+        self._starts, self._columns, self._values, self._reached = starts, columns, values, reached
+
+    @classmethod
+    def of(cls, name: str, matrix: sparse.csr_array, gaze: str) -> NeighbourSource:
+        """matrix: W, with all its columns."""
+        reached = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1])).astype(np.int32)
+        columns = np.searchsorted(reached, matrix.indices).astype(np.int32)
+        return cls(name, gaze, matrix.indptr.astype(np.int64), columns, matrix.data.astype(np.float32), reached)
 
     def weigh(self, context: Context) -> Evidence:
         items, weights = GAZES[self.gaze](context)
@@ -77,15 +93,23 @@ class NeighbourSource:
         if not len(entries):
             return SILENCE
         values = self._values[entries] * np.repeat(weights, lengths)
-        return DenseEvidence(np.bincount(self._columns[entries], values, self._n).astype(np.float32))
+        scores = np.bincount(self._columns[entries], values, len(self._reached)).astype(np.float32)
+        return (
+            DenseEvidence(scores)
+            if len(self._reached) == len(self._starts) - 1
+            else SparseEvidence(self._reached, scores)
+        )
 
     def explain(self, context: Context, item: int) -> Reason | None:
-        """Because of the gaze's item that adds most to the score, among the 50 it looks at hardest."""
+        """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""
         items, weights = GAZES[self.gaze](context)
-        hardest = np.argsort(-weights, kind="stable")[:50]
+        hardest = np.argsort(-weights, kind="stable")[:20]
         items, weights = items[hardest], weights[hardest]
         entries, lengths = self._entries(items)
-        hits = np.flatnonzero(self._columns[entries] == item)
+        place = int(np.searchsorted(self._reached, item))
+        if place == len(self._reached) or self._reached[place] != item:
+            return None
+        hits = np.flatnonzero(self._columns[entries] == place)
         if not len(hits):
             return None
         origin = np.repeat(np.arange(len(items)), lengths)[hits]
@@ -93,20 +117,15 @@ class NeighbourSource:
         return Reason(self.name, self.name, because=int(items[origin[np.argmax(strength)]]))
 
     def save(self, folder: Path) -> None:
-        np.save(folder / "starts.npy", self._starts)
-        np.save(folder / "columns.npy", self._columns)
-        np.save(folder / "values.npy", self._values)
-        (folder / "source.json").write_text(json.dumps({"name": self.name, "gaze": self.gaze, "n": self._n}))
+        for part in PARTS:
+            np.save(folder / f"{part}.npy", getattr(self, f"_{part}"))
+        (folder / "source.json").write_text(json.dumps({"name": self.name, "gaze": self.gaze}))
 
     @classmethod
     def load(cls, folder: Path) -> NeighbourSource:
         about = json.loads((folder / "source.json").read_text())
-        starts, columns, values = (
-            np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
-            for part in ("starts", "columns", "values")
-        )
-        matrix = sparse.csr_array((values, columns, starts), shape=(len(starts) - 1, about["n"]), copy=False)
-        return cls(about["name"], matrix, about["gaze"])
+        parts = (np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS)
+        return cls(about["name"], about["gaze"], *map(np.asarray, parts))
 
     def _entries(self, items: Int32Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the rows of `items` lie in the matrix, end to end, and how long each row is."""

@@ -22,11 +22,11 @@ from endcap.core.types import Candidates, Context, Float32Array, Int64Array
 
 class RankerConfig(Section):
     rounds: int = Field(
-        400, ge=1, description="Most trees to grow; early stopping on held-out queries may stop sooner."
+        100, ge=1, description="Most trees to grow; early stopping on held-out queries may stop sooner."
     )
     patience: int = Field(25, ge=1, description="Rounds without a better NDCG@10 before it stops.")
     leaves: int = Field(31, ge=2, description="Leaves of a tree.")
-    learning_rate: float = Field(0.06, gt=0, description="Shrinkage of each tree.")
+    learning_rate: float = Field(0.1, gt=0, description="Shrinkage of each tree.")
     min_leaf: int = Field(100, ge=1, description="Least candidates in a leaf.")
     feature_share: float = Field(0.5, gt=0, le=1, description="Share of the features each tree may use.")
     row_share: float = Field(0.8, gt=0, le=1, description="Share of the queries each tree sees.")
@@ -56,6 +56,10 @@ class Ranker:
         self._booster, self.names = booster, tuple(names)
 
     def score(self, features: Float32Array, candidates: Candidates, context: Context) -> Float32Array:
+        return self.predict(features)
+
+    def predict(self, features: Float32Array) -> Float32Array:
+        """float32 [n] from float32 [n, f]."""
         if not len(features):
             return np.empty(0, np.float32)
         scores: Float32Array = self._booster.predict(features, num_threads=1).astype(np.float32)
@@ -80,11 +84,7 @@ class Ranker:
 
 def fit_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, seed: int, threads: int) -> Ranker:
     """LambdaRank (Burges 2010) on candidates, stopped where NDCG@10 on held-out users is best."""
-    users = np.random.default_rng(seed).permutation(np.unique(examples.users))
-    if len(users) < 2:
-        raise CallerError("The examples are of one user only.", where="fit_ranker", next_step="Do without a ranker.")
-    held_out = users[: min(max(1, round(len(users) * config.held_out)), len(users) - 1)]
-    inside = ~np.isin(examples.users, held_out)
+    inside = ~np.isin(examples.users, held_out_users(examples, config, seed))
     train = _dataset(examples, inside, names)
     rest = _dataset(examples, ~inside, names, reference=train)
     stopper = lightgbm.early_stopping(config.patience, verbose=False)
@@ -93,14 +93,23 @@ def fit_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, s
     return Ranker(booster, names)
 
 
+def held_out_users(examples: Examples, config: RankerConfig, seed: int) -> Int64Array:
+    """int64: the users whose queries decide when to stop. CallerError where there is one user only."""
+    users = np.random.default_rng(seed).permutation(np.unique(examples.users))
+    if len(users) < 2:
+        raise CallerError("The examples are of one user only.", where="fit_ranker", next_step="Do without a ranker.")
+    return users[: min(max(1, round(len(users) * config.held_out)), len(users) - 1)]
+
+
 def _dataset(
     examples: Examples, queries: NDArray[np.bool_], names: Sequence[str], reference: lightgbm.Dataset | None = None
 ) -> lightgbm.Dataset:
     rows = np.repeat(queries, examples.sizes)
+    sizes = examples.sizes[queries]
     return lightgbm.Dataset(
         examples.features[rows],
         examples.labels[rows],
-        group=examples.sizes[queries],
+        group=sizes[sizes > 0],
         feature_name=list(names),
         reference=reference,
     )

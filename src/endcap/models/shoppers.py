@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
+from endcap.core.ranking import best_positions
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
 from endcap.features.sequences import Histories
@@ -20,6 +21,7 @@ from endcap.models.evidence import SILENCE, DenseEvidence
 
 DAY_MS = 86_400_000
 REMOVE = EventType.REMOVE_FROM_CART.code
+LOOKED_AT = 100
 
 
 class ShopperConfig(Section):
@@ -55,12 +57,11 @@ class SimilarShoppers:
             return SILENCE
         entries, lengths = spans(self._tastes, items)
         values = self._tastes.data[entries] * np.repeat(weights, lengths)
-        likeness = np.bincount(self._tastes.indices[entries], values, len(self._rows))
+        likeness = np.bincount(self._tastes.indices[entries], values, len(self._rows)).astype(np.float32)
         place = int(np.searchsorted(self._rows, context.row))
         if place < len(self._rows) and self._rows[place] == context.row:
             likeness[place] = 0  # a shopper is not their own neighbour
-        nearest = np.argsort(-likeness, kind="stable")[: self._config.neighbours].astype(np.int32)
-        nearest = nearest[likeness[nearest] > 0]
+        nearest = best_positions(likeness, self._config.neighbours, above=0).astype(np.int32)
         entries, lengths = spans(self._lately, nearest)
         votes = self._lately.data[entries] * np.repeat(likeness[nearest], lengths)
         scores = np.bincount(self._lately.indices[entries], votes, self._lately.shape[1])
@@ -86,7 +87,8 @@ class SimilarShoppers:
         return cls(tastes, lately, rarity, rows, config)
 
     def _taste(self, context: Context) -> tuple[Int32Array, Float32Array]:
-        """Distinct items acted on, in the cart or looked at, with their weights; unit length."""
+        """Distinct items acted on, in the cart or looked at, with their weights; unit length. The `LOOKED_AT` of the
+        most weight: what everybody has says least and would take most of the time."""
         acts = context.kinds != REMOVE
         items = np.concatenate([context.items[acts], context.cart])
         ages = np.concatenate([context.now_ms - context.ts_ms[acts], np.zeros(len(context.cart), np.int64)])
@@ -96,7 +98,9 @@ class SimilarShoppers:
             return items, np.empty(0, np.float32)
         distinct, place = np.unique(items, return_inverse=True)
         decay = 0.5 ** (np.maximum(ages, 0) / (self._config.taste_half_life_days * DAY_MS))
-        weights = np.log1p(np.bincount(place, decay)) * self._rarity[distinct]
+        weights = (np.log1p(np.bincount(place, decay)) * self._rarity[distinct]).astype(np.float32)
+        strongest = np.sort(best_positions(weights, LOOKED_AT))
+        distinct, weights = distinct[strongest], weights[strongest]
         return distinct, (weights / max(float(np.linalg.norm(weights)), 1e-9)).astype(np.float32)
 
 

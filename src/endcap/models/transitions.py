@@ -46,7 +46,7 @@ def fit_transitions(baskets: Baskets, config: TransitionConfig) -> sparse.csr_ar
 
 
 def transition_source(baskets: Baskets, config: TransitionConfig) -> NeighbourSource:
-    return NeighbourSource("transitions", fit_transitions(baskets, config), "recent")
+    return NeighbourSource.of("transitions", fit_transitions(baskets, config), "recent")
 
 
 def _apart(baskets: Baskets, distance: int) -> tuple[sparse.csr_array, sparse.csr_array]:

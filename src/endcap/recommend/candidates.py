@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.protocols import CandidateSource
+from endcap.core.ranking import distinct
 from endcap.core.types import Candidates, Context, Evidence, Float32Array, Int32Array
 
 LOG = logging.getLogger(__name__)
@@ -35,19 +36,19 @@ def gather(
     evidence = [_weigh(source, context, failed) for source in sources]
     asked = per_source + per_source // 2
     tops = [entry.top(asked)[0] for entry in evidence]
-    union = np.unique(np.concatenate([np.empty(0, np.int32), *tops]))
+    union = distinct(np.concatenate([np.empty(0, np.int32), *tops]))
     shown = allowed(union)
     proposals = [top[shown[np.searchsorted(union, top)]][:per_source] for top in tops]
     for place, (entry, top) in enumerate(zip(evidence, tops, strict=True)):
         if len(proposals[place]) < per_source and len(top) == asked:
             proposals[place] = _further_down(entry, per_source, asked, allowed)
-    items = np.unique(np.concatenate([np.empty(0, np.int32), *proposals]))
+    items = distinct(np.concatenate([np.empty(0, np.int32), *proposals]))
     scores = np.empty((len(items), len(sources)), np.float32)
     ranks = np.full((len(items), len(sources)), per_source, np.float32)
     for column, (entry, proposed) in enumerate(zip(evidence, proposals, strict=True)):
         scores[:, column] = entry.at(items)
         ranks[np.searchsorted(items, proposed), column] = np.arange(len(proposed), dtype=np.float32)
-    return Candidates(items, scores, ranks)
+    return Candidates(items, scores, ranks, per_source)
 
 
 class _Silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from endcap.core.protocols import Filter
@@ -58,11 +59,9 @@ class InCategories:
     name = "in_categories"
 
     def __init__(self, table: ItemTable) -> None:
-        places: dict[str, list[int]] = {}
-        for place, path in enumerate(table.frame["categories"].to_list()):
-            for step in set(path):
-                places.setdefault(step, []).append(place)
-        self._members = {name: np.array(inside, np.int32) for name, inside in places.items()}
+        steps = table.frame.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("place"), "categories")
+        members = steps.explode("categories").drop_nulls().group_by("categories").agg("place")
+        self._members = {name: inside.to_numpy() for name, inside in zip(*members, strict=True)}
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.categories:

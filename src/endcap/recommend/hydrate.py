@@ -88,7 +88,7 @@ class Hydrator:
         rows = context.kinds == PURCHASE
         bought_items, ts_ms, baskets = context.items[rows], context.ts_ms[rows], context.baskets[rows]
         shopper = self._shopper(context, bought_items, baskets)
-        proposed = (candidates.ranks < candidates.ranks.max(initial=0)).sum(axis=1)
+        proposed = (candidates.ranks < candidates.per_source).sum(axis=1)
         mine = Groups(context.bought, context.bought_n, context.bought_first_ms, context.bought_last_ms)
         columns: list[NDArray[np.floating] | NDArray[np.integer] | NDArray[np.bool_] | float] = [
             *candidates.scores.T,

@@ -93,8 +93,8 @@ class Pipeline:
         chosen = np.empty(0, np.int32)
         for selector in self.selectors:
             chosen = selector.select(query, ranked.items, chosen)
-        place = {int(item): row for row, item in enumerate(ranked.items)}
-        slate = [self._recommendation(query, context, ranked, place[int(item)]) for item in chosen]
+        places = [int(np.flatnonzero(ranked.items == item)[0]) for item in chosen]
+        slate = [self._recommendation(query, context, ranked, place) for place in places]
         slate += self._filling(query, context, ranked, query.n - len(slate))
         return tuple(slate), ranked.degraded
 

@@ -43,7 +43,6 @@ def a_context(
         bought_n=counts.astype(np.int32),
         bought_first_ms=days[first],
         bought_last_ms=days[last],
-        last_basket=items[max(len(bought) - 1, 0) : len(bought)],
         cart=np.array(cart, np.int32),
         session=np.array(list(dict.fromkeys(reversed(viewed)))[::-1], np.int32),
         anchor=anchor,

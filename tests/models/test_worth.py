@@ -1,0 +1,69 @@
+"""Two sources of which one is told the answer, or is not."""
+
+import numpy as np
+import pytest
+
+from endcap.models.ranker import Examples, RankerConfig
+from endcap.models.worth import without, worth
+
+NAMES = ("score_plain", "score_other", "rank_plain", "rank_other", "proposed_by")
+PER_SOURCE = 5
+CONFIG = RankerConfig(rounds=20, min_leaf=5)
+
+
+def examples(*, told: bool, shared: bool = True, queries: int = 400) -> Examples:
+    """Eight candidates a query; `plain` says nothing of the target. `other` gives it away where `told`."""
+    draw = np.random.default_rng(0)
+    n = queries * 8
+    labels = np.zeros(n, np.int8)
+    labels[np.arange(queries) * 8 + draw.integers(0, 8, queries)] = 1
+    features = np.column_stack([draw.random((n, 2)), draw.integers(0, 5, (n, 2)), np.full(n, 2)]).astype(np.float32)
+    if told:
+        features[:, 1] = labels + draw.random(n) * 0.1
+    if not shared:
+        features[:, 2] = np.where(labels > 0, PER_SOURCE, features[:, 2])
+        features[:, 4] = np.where(labels > 0, 1, 2)
+    return Examples(features, labels, np.full(queries, 8, np.int64), np.arange(queries, dtype=np.int64))
+
+
+def judged(found: Examples):
+    return worth(found, NAMES, "other", per_source=PER_SOURCE, config=CONFIG, seed=0, threads=1)
+
+
+def test_a_source_that_knows_stays():
+    verdict = judged(examples(told=True))
+    assert verdict.stays
+    assert verdict.gain > 0.2
+    assert verdict.ranker.names == NAMES
+    assert "stays" in str(verdict)
+
+
+def test_a_source_that_says_nothing_goes():
+    verdict = judged(examples(told=False))
+    assert not verdict.stays
+    assert verdict.ranker.names == ("score_plain", "rank_plain", "proposed_by")
+    assert "left out" in str(verdict)
+
+
+def test_a_source_that_alone_proposes_the_targets_stays():
+    verdict = judged(examples(told=False, shared=False))
+    assert (verdict.gain, verdict.stays) == (1.0, True)
+
+
+def test_without_a_source_its_own_proposals_are_gone():
+    found = examples(told=False, queries=2)
+    found.features[:, 4] = 1
+    found.features[9:, 3] = PER_SOURCE
+    fewer, names = without(found, NAMES, "other", PER_SOURCE)
+    # it alone proposed the whole first query and the first row of the second
+    assert fewer.sizes.tolist() == [0, 7]
+    assert names == ("score_plain", "rank_plain", "proposed_by")
+    assert fewer.features[:, 2].tolist() == [1] * 7
+    assert found.features[0, 4] == 1
+
+
+def test_the_gain_is_compared_by_query():
+    verdict = judged(examples(told=True))
+    # of 40 held-out queries: a random order of 8 has NDCG@10 of about .54, a perfect one 1
+    assert verdict.gain == pytest.approx(0.46, abs=0.1)
+    assert 0 < verdict.error < 0.1
