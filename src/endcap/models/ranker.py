@@ -48,6 +48,11 @@ class Examples:
     sizes: Int64Array
     users: Int64Array
 
+    def of(self, queries: NDArray[np.bool_]) -> Examples:
+        """Those of some queries. queries: bool [q]."""
+        rows = np.repeat(queries, self.sizes)
+        return Examples(self.features[rows], self.labels[rows], self.sizes[queries], self.users[queries])
+
 
 class Ranker:
     """A fitted LightGBM model bound to its features by name. Implements Scorer."""
@@ -104,12 +109,11 @@ def held_out_users(examples: Examples, config: RankerConfig, seed: int) -> Int64
 def _dataset(
     examples: Examples, queries: NDArray[np.bool_], names: Sequence[str], reference: lightgbm.Dataset | None = None
 ) -> lightgbm.Dataset:
-    rows = np.repeat(queries, examples.sizes)
-    sizes = examples.sizes[queries]
+    part = examples.of(queries)
     return lightgbm.Dataset(
-        examples.features[rows],
-        examples.labels[rows],
-        group=sizes[sizes > 0],
+        part.features,
+        part.labels,
+        group=part.sizes[part.sizes > 0],
         feature_name=list(names),
         reference=reference,
     )

@@ -57,8 +57,8 @@ def worth(
         return Verdict(source, 1.0, 0.0, whole)
     lean = fit_ranker(fewer, fewer_names, config, seed, threads)
     asked = np.isin(examples.users, held_out_users(examples, config, seed))
-    ideal = _ideal(examples)
-    gains = (_dcg(whole, examples) - _dcg(lean, fewer))[asked] / ideal[asked]
+    examples, fewer = examples.of(asked), fewer.of(asked)
+    gains = (_dcg(whole, examples) - _dcg(lean, fewer)) / _ideal(examples)
     gain, error = float(gains.mean()), float(gains.std() / np.sqrt(max(1, len(gains) - 1)))
     verdict = Verdict(source, gain, error, whole)
     return verdict if verdict.stays else Verdict(source, gain, error, lean)
