@@ -74,7 +74,7 @@ def build(kind, histories, baskets, table):
         "ease_cart": lambda: ease_sources(baskets, config)[1],
         "transitions": lambda: transition_source(baskets, TransitionConfig()),
         "shoppers": lambda: fit_shoppers(histories, N, UNTIL_MS, ShopperConfig()),
-        "content": lambda: ContentSource(VECTORS, ExactIndex),
+        "content": lambda: ContentSource.of(VECTORS, ExactIndex),
     }[kind]()
 
 

@@ -23,7 +23,7 @@ def test_answer_has_its_parts(client, shop, planted):
     assert slate["placement"] == "discovery"
     assert len(slate["items"]) == 3
     best = slate["items"][0]
-    assert (best["item_id"], best["title"], best["source"]) == (item, shop.title(item), "transitions")
+    assert (best["item_id"], best["title"], best["source"]) == (item, shop.titles([item])[item], "transitions")
     assert best["title"] != item
     assert best["reason"].startswith("Often bought after")
     assert slate["recommendation_id"] != get(client, user_id=user)["recommendation_id"]

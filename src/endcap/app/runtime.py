@@ -10,6 +10,7 @@ shop.record(event)
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -218,10 +219,10 @@ class Shop:
             last_seen_ms=int(known.ts_ms[-1]) if len(known.ts_ms) else None,
         )
 
-    def title(self, item_id: str) -> str:
-        """What a shopper reads for an item; its id where there is nothing else."""
-        item = self.store.item(item_id)
-        return item.title if item is not None and item.title else item_id
+    def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
+        """What a shopper reads for each item; its id where there is nothing else."""
+        known = self.store.titles(item_ids)
+        return {item_id: known.get(item_id) or item_id for item_id in item_ids}
 
     def health(self) -> Health:
         """Never raises: what is wrong is in `problem`."""

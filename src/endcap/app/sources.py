@@ -89,7 +89,7 @@ def fit_lasting(
     if "transitions" in wanted:
         found.append(transition_source(baskets, config.transitions))
     if "content" in wanted and content is not None:
-        found.append(ContentSource(content, ExactIndex))
+        found.append(ContentSource.of(content, ExactIndex))
     return [source for source in found if source.name in wanted]
 
 

@@ -87,7 +87,7 @@ def _show_recommendations(shop: Shop) -> tuple[str, str]:
     unbought = shop.recommend(user, 1, placement=Placement.DISCOVERY)
     item = unbought.items[0].item_id
     cart = (*shop.user(user).cart, item)
-    print_slate(shop, shop.recommend(user, 5, cart=cart), f"The same with {shop.title(item)} in the cart")
+    print_slate(shop, shop.recommend(user, 5, cart=cart), f"The same with {shop.titles([item])[item]} in the cart")
     return user, item
 
 

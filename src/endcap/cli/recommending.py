@@ -47,8 +47,9 @@ def recommend(
 
 
 def print_slate(shop: Shop, slate: Slate, title: str) -> None:
+    titles = shop.titles([entry.item_id for entry in slate.items])
     rows = [
-        (str(place), entry.item_id, shop.title(entry.item_id), entry.reason, entry.source, f"{entry.score:.3f}")
+        (str(place), entry.item_id, titles[entry.item_id], entry.reason, entry.source, f"{entry.score:.3f}")
         for place, entry in enumerate(slate.items, 1)
     ]
     print_table(title, ("", "item", "title", "reason", "source", "score"), rows, ("", "score"))
@@ -74,10 +75,11 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _with_titles(shop: Shop, slate: Slate) -> dict[str, Any]:
+    titles = shop.titles([entry.item_id for entry in slate.items])
     items = [
         {
             "item_id": entry.item_id,
-            "title": shop.title(entry.item_id),
+            "title": titles[entry.item_id],
             "score": entry.score,
             "source": entry.source,
             "reason": entry.reason,

@@ -86,6 +86,13 @@ def read_item(connection: apsw.Connection, item_id: str) -> Item | None:
     return msgspec.convert(values, Item)
 
 
+def read_titles(connection: apsw.Connection, item_ids: Sequence[str]) -> dict[str, str]:
+    """item_id -> title of those that are in the catalogue."""
+    wanted = ", ".join("?" * len(item_ids))
+    query = f"SELECT item_id, title FROM items WHERE item_id IN ({wanted})"  # noqa: S608
+    return {str(item_id): str(title) for item_id, title in connection.execute(query, tuple(item_ids))}
+
+
 def read_users(connection: apsw.Connection) -> pl.DataFrame:
     """Columns of `tables.USERS`, in the order in which the users first came."""
     rows = connection.execute("SELECT user_id, attributes FROM users ORDER BY position").fetchall()

@@ -244,6 +244,11 @@ class Store:
         with self._reading() as connection:
             return catalogue.read_item(connection, item_id)
 
+    def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
+        """item_id -> title of those that are in the catalogue."""
+        with self._reading() as connection:
+            return catalogue.read_titles(connection, item_ids)
+
     def availability(self) -> list[tuple[str, str]]:
         """(item_id, availability) of every item: what a server reads again whenever the catalogue was written."""
         with self._reading() as connection:

@@ -108,11 +108,11 @@ def dueness(context: Context, steadiest: float) -> Float32Array:
     shape = np.minimum(mean**2 / np.maximum(variance, mean**2 / steadiest), steadiest)
     shape = np.where(several, (n * shape + PRIOR_GAPS) / (n + PRIOR_GAPS), 1.0)
     since = (context.now_ms - context.bought_last_ms) / DAY_MS
-    x = np.clip(since / mean, 0.01, 3) * shape
-    hazard = np.exp((shape - 1) * np.log(x) - x - special.gammaln(shape)) / np.maximum(
-        special.gammaincc(shape, x), 1e-12
-    )
-    return np.where(several, hazard * shape, 1.0).astype(np.float32)
+    x, shape = (np.clip(since / mean, 0.01, 3) * shape)[several], shape[several]
+    density = np.exp((shape - 1) * np.log(x) - x - special.gammaln(shape))
+    due = np.ones(m, np.float32)
+    due[several] = density / np.maximum(special.gammaincc(shape, x), 1e-12) * shape
+    return due
 
 
 def decayed_frequency(context: Context, half_life_days: float) -> Float32Array:

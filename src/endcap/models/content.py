@@ -1,6 +1,6 @@
 """Content similarity: items whose text is like what the shopper turned to lately. The answer for new items.
 
-Legend: i items, d dimensions of the reduced content vectors.
+Legend: i items, m kinds of items, d dimensions of the reduced content vectors.
 """
 
 from __future__ import annotations
@@ -12,44 +12,86 @@ from pathlib import Path
 import numpy as np
 
 from endcap.core.protocols import VectorIndex
-from endcap.core.types import Context, Evidence, Float32Array, Reason
-from endcap.models.evidence import SILENCE, VectorEvidence
+from endcap.core.types import Context, Evidence, Float32Array, Int32Array, Reason
+from endcap.models.evidence import SILENCE
 from endcap.models.neighbours import recent
 
 IndexFactory = Callable[[Float32Array], VectorIndex]
 
 
 class ContentSource:
-    """Cosine of an item's vector with the recency-weighted mean of the last acts' vectors."""
+    """Cosine of an item's vector with the recency-weighted mean of the last acts' vectors.
+
+    Items with one vector (a grocer names many products alike) are held and searched as one kind.
+    """
 
     name = "content"
 
-    def __init__(self, vectors: Float32Array, index_factory: IndexFactory) -> None:
-        self.vectors = vectors
-        self.index = index_factory(vectors)
+    def __init__(self, kinds: Float32Array, kind_of: Int32Array, index_factory: IndexFactory) -> None:
+        """kinds: float32 [m, d], distinct vectors. kind_of: int32 [i], each item's row of them."""
+        self.kinds, self.kind_of = kinds, kind_of
+        self.index = index_factory(kinds)
+        self._members = np.argsort(kind_of, kind="stable").astype(np.int32)
+        self._starts = np.searchsorted(kind_of[self._members], np.arange(len(kinds) + 1))
+
+    @classmethod
+    def of(cls, vectors: Float32Array, index_factory: IndexFactory) -> ContentSource:
+        """vectors: float32 [i, d]."""
+        kinds, kind_of = np.unique(vectors, axis=0, return_inverse=True)
+        return cls(kinds, kind_of.astype(np.int32), index_factory)
+
+    @property
+    def vectors(self) -> Float32Array:
+        """float32 [i, d]."""
+        return self.kinds[self.kind_of]
 
     def weigh(self, context: Context) -> Evidence:
         items, weights = recent(context)
         if not len(items):
             return SILENCE
-        taste = weights @ self.vectors[items]
+        taste = weights @ self.kinds[self.kind_of[items]]
         norm = float(np.linalg.norm(taste))
-        return SILENCE if norm == 0 else VectorEvidence(self.index, (taste / norm).astype(np.float32))
+        return SILENCE if norm == 0 else _Likeness(self, (taste / norm).astype(np.float32))
 
     def explain(self, context: Context, item: int) -> Reason | None:
         items, weights = recent(context)
         if not len(items):
             return None
-        likeness = weights * (self.vectors[items] @ self.vectors[item])
+        likeness = weights * (self.kinds[self.kind_of[items]] @ self.kinds[self.kind_of[item]])
         return Reason(self.name, self.name, because=int(items[np.argmax(likeness)]))
 
+    def best(self, taste: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+        """The k items nearest to a vector, best first, equal ones in order; none at or below 0."""
+        kinds, scores = self.index.search(taste, k)
+        kinds, scores = kinds[scores > 0], scores[scores > 0]
+        sizes = self._starts[kinds + 1] - self._starts[kinds]
+        entries = np.repeat(self._starts[kinds] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+        return self._members[entries][:k], np.repeat(scores, sizes)[:k]
+
     def save(self, folder: Path) -> None:
-        np.save(folder / "vectors.npy", self.vectors)
-        (folder / "source.json").write_text(json.dumps({"dim": int(self.vectors.shape[1])}))
+        np.save(folder / "kinds.npy", self.kinds)
+        np.save(folder / "kind_of.npy", self.kind_of)
+        (folder / "source.json").write_text(json.dumps({"dim": int(self.kinds.shape[1])}))
 
     @classmethod
     def load(cls, folder: Path, index_factory: IndexFactory) -> ContentSource:
-        return cls(np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False), index_factory)
+        kinds, kind_of = (np.load(folder / f"{part}.npy", allow_pickle=False) for part in ("kinds", "kind_of"))
+        return cls(kinds, kind_of, index_factory)
+
+
+class _Likeness:
+    """Evidence of one taste, a float32 [d] of unit length."""
+
+    __slots__ = ("_source", "_taste")
+
+    def __init__(self, source: ContentSource, taste: Float32Array) -> None:
+        self._source, self._taste = source, taste
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        return self._source.best(self._taste, k)
+
+    def at(self, items: Int32Array) -> Float32Array:
+        return self._source.index.at(self._taste, self._source.kind_of[items])
 
 
 def reduce(vectors: Float32Array, dim: int) -> Float32Array:

@@ -1,10 +1,9 @@
-"""What a source says about every item, held as one dense vector or as a query vector over an index."""
+"""What a source says about every item, in the form that is cheapest for it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from endcap.core.protocols import VectorIndex
 from endcap.core.ranking import best_positions
 from endcap.core.types import Float32Array, Int32Array
 
@@ -57,22 +56,6 @@ class SparseEvidence:
             return np.zeros(len(items), np.float32)
         rows = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
         return np.where(self._items[rows] == items, self._scores[rows], np.float32(0))
-
-
-class VectorEvidence:
-    """Inner products of one vector, float32 [dim], with the rows of an index."""
-
-    __slots__ = ("_index", "_vector")
-
-    def __init__(self, index: VectorIndex, vector: Float32Array) -> None:
-        self._index, self._vector = index, vector
-
-    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        items, scores = self._index.search(self._vector, k)
-        return items[scores > 0], scores[scores > 0]
-
-    def at(self, items: Int32Array) -> Float32Array:
-        return self._index.at(self._vector, items)
 
 
 SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))

@@ -26,6 +26,7 @@ from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.score import RankFusion
 
 LOG = logging.getLogger(__name__)
+LOOKED_THROUGH = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,10 +114,15 @@ class Pipeline:
         """The best selling allowed items that were no candidates, so that a page is full whenever it can be."""
         if missing <= 0:
             return []
-        rest = self.fallback[~np.isin(self.fallback, ranked.items)]
-        rest = rest[every(self.filters, query, context, rest)][:missing]
+        found: list[int] = []
+        for start in range(0, len(self.fallback), LOOKED_THROUGH):
+            rest = self.fallback[start : start + LOOKED_THROUGH]
+            rest = rest[~np.isin(rest, ranked.items)]
+            found += rest[every(self.filters, query, context, rest)].tolist()
+            if len(found) >= missing:
+                break
         sentence = self._explainer.trending(query.locale)
-        return [Recommendation(self.table.ids.ids[int(item)], 0.0, "trending", sentence) for item in rest]
+        return [Recommendation(self.table.ids.ids[item], 0.0, "trending", sentence) for item in found[:missing]]
 
     def _category(self, item: int) -> str:
         path = self.table.frame["categories"][item]

@@ -89,10 +89,11 @@ def _similar(shop: Shop, item_id: str, n: int, locale: str) -> SlateAnswer:
 
 
 def _with_titles(shop: Shop, slate: Slate) -> SlateAnswer:
+    titles = shop.titles([item.item_id for item in slate.items])
     items = [
         RecommendedItem(
             item_id=item.item_id,
-            title=shop.title(item.item_id),
+            title=titles[item.item_id],
             score=item.score,
             source=item.source,
             reason=item.reason,
