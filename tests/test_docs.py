@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from benchmarks import readme
 from pydantic import BaseModel
 
 from endcap.core import errors, protocols
@@ -171,6 +172,12 @@ def test_every_error_is_documented():
 @pytest.mark.parametrize("command", ["make demo", "make test"])
 def test_readme_says_how_to_begin(command):
     assert command in documents()[ROOT / "README.md"]
+
+
+def test_readme_says_what_was_measured():
+    text = readme.README.read_text("utf-8")
+    assert readme.written(text) == text, "run: python -m benchmarks.readme"
+    assert all(f"<!-- {name} -->" in text for name in readme.BLOCKS)
 
 
 def test_links_lead_somewhere():
