@@ -51,6 +51,9 @@ class TrainConfig(Section):
         ("sequence",), description="Sources that stay only if the ranker is measurably better with them."
     )
     per_source: int = Field(50, ge=1, description="Candidates each source proposes for a query.")
+    split: Literal["time", "leave_one_out"] = Field(
+        "time", description="What is held out: the end of the log, or each user's last two acts."
+    )
     shares: tuple[float, float, float] = Field(
         (0.6, 0.2, 0.2), description="Shares of the events, by time, for training, validation and test."
     )

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from endcap.app.config import TrainConfig
 from endcap.app.parallel import in_order
-from endcap.app.tasks import Question, as_newcomer, cases, question
+from endcap.app.tasks import Question, as_newcomer, question
 from endcap.core.determinism import rng
-from endcap.evaluate.protocols import Case
+from endcap.evaluate.protocols import Case, Cases
 from endcap.features.sequences import Histories
 from endcap.models.ranker import Examples
 from endcap.recommend.pipeline import Pipeline
-
-DAY_MS = 86_400_000
-
-
-def moments(from_ms: int, to_ms: int, config: TrainConfig) -> list[tuple[int, int]]:
-    """(moment, end of its window), evenly spread over [from_ms, to_ms)."""
-    starts = [from_ms + (to_ms - from_ms) * part // config.moments for part in range(config.moments)]
-    return [(start, min(to_ms, start + int(config.window_days * DAY_MS))) for start in starts]
 
 
 def examples_at(
     pipeline: Pipeline,
     histories: Histories,
-    bought: pl.DataFrame,
-    window: tuple[int, int],
+    tasks: Mapping[str, Cases],
     config: TrainConfig,
     progress: Callable[[float], None],
 ) -> list[Examples]:
-    """One batch of examples per task, from each user's first basket of the window."""
-    tasks = cases(bought, *window, cart_min_items=config.cart_min_items, seed=config.seed)
+    """Of all cases of all tasks, end to end; nothing where no case has its target among the candidates."""
     asked = [(task, case) for task, found in tasks.items() for case in found]
     made = in_order(
         lambda place: _examples(pipeline, histories, *asked[place], config), len(asked), config.threads, progress

@@ -1,6 +1,6 @@
 """Training: sources fitted on the past, a ranker fitted on what came next, both measured on what came after that.
 
-The log is split by time, 6:2:2 by default.
+The log is split by time, 6:2:2 by default (see `plans` for the other way).
     1. Lasting sources are fitted on the training part.
     2. At several moments of the validation part, fresh sources are fitted on everything before the moment, and each
        user's first basket after it gives examples. The ranker learns from these alone, so it never sees a source
@@ -22,18 +22,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from endcap.app.evaluation import compare
-from endcap.app.examples import examples_at, join, moments
+from endcap.app.examples import examples_at, join
 from endcap.app.ingest import Progress
+from endcap.app.plans import Plan, Stage, plan
 from endcap.app.publish import build_pipeline, write_release
 from endcap.app.sequences import SequenceFits
 from endcap.app.sources import Fitted, fit_fresh, fit_lasting
-from endcap.app.tasks import cases, successes
+from endcap.app.tasks import successes
 from endcap.core.artifacts import Manifest
 from endcap.core.determinism import seed_everything
 from endcap.core.errors import CallerError, DataError
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Float32Array
-from endcap.data.split import check_leakage, split_by_time
 from endcap.evaluate.report import Comparison
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
@@ -59,15 +59,6 @@ class Trained:
     seconds: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Borders:
-    """First moments of validation and test, and the moment after the last event; UTC milliseconds."""
-
-    validation_ms: int
-    test_ms: int
-    end_ms: int
-
-
 def train(shop: Shop, *, evaluate: bool, progress: Progress) -> Trained:
     """See the module. Raises DataError where there is nothing to learn from."""
     return _Training(shop, progress).run(evaluate)
@@ -86,10 +77,10 @@ class _Training:
     def run(self, evaluate: bool) -> Trained:
         seed_everything(self.config.train.seed)
         self._read()
-        borders = self._borders()
-        ranker = self._fit_ranker(borders)
-        comparison = self._evaluate(borders, ranker) if evaluate else None
-        fitted = self._fit_all(borders)
+        steps = plan(self.bought, self.histories, self.config.train)
+        ranker = self._fit_ranker(steps)
+        comparison = self._evaluate(steps.test, ranker) if evaluate else None
+        fitted = self._fit_all(steps.end_ms)
         self.stage("write release")
         manifest = write_release(
             self.shop.releases,
@@ -140,35 +131,22 @@ class _Training:
 
         return content_vectors(self.table, self.config, self.shop.folder / "cache", self.stage, self.notes)
 
-    def _borders(self) -> Borders:
-        """Of the split by time; it is checked that nothing of a later part is in an earlier one."""
-        split = split_by_time(self.bought, self.config.train.shares)
-        check_leakage(split)
-        end_ms = int(self.histories.events.ts_ms.max()) + 1
-        assert split.validation_from_ms is not None
-        assert split.test_from_ms is not None
-        return Borders(split.validation_from_ms, split.test_from_ms, end_ms)
-
-    def _fit_ranker(self, borders: Borders) -> Ranker | None:
+    def _fit_ranker(self, steps: Plan) -> Ranker | None:
         """Steps 1 and 2 of the module."""
-        past = self.histories.until(borders.validation_ms)
         train = self.config.train
-        asked = cases(
-            self.bought, borders.validation_ms, borders.test_ms, cart_min_items=train.cart_min_items, seed=train.seed
-        )
         if "sequence" in train.sources:
+            checkpoints = self.shop.folder / "checkpoints"
             self._sequences = SequenceFits(
-                self.table.ids, self.content, self.config, self.shop.folder / "checkpoints", asked["all"].cases
+                self.table.ids, self.content, self.config, checkpoints, steps.validation.cases
             )
-        lasting = self._lasting("fit sources on the training part", past)
-        windows = moments(borders.validation_ms, borders.test_ms, self.config.train)
+        lasting = self._lasting("fit sources on the training part", steps.lasting)
         parts = []
-        for place, window in enumerate(windows):
-            self.stage("ranker examples", place / len(windows))
-            fitted = self._assemble(self.histories.until(window[0]), window[0], lasting)
-            pipeline, _ = build_pipeline(fitted, None, self.config.train.per_source, shown=self._everything())
-            progress = partial(self._share, "ranker examples", place, len(windows))
-            parts += examples_at(pipeline, self.histories, self.bought, window, self.config.train, progress)
+        for place, moment in enumerate(steps.examples):
+            self.stage("ranker examples", place / len(steps.examples))
+            fitted = self._assemble(moment.past, moment.until_ms, lasting)
+            pipeline, _ = build_pipeline(fitted, None, train.per_source, shown=self._everything())
+            progress = partial(self._share, "ranker examples", place, len(steps.examples))
+            parts += examples_at(pipeline, self.histories, moment.cases, train, progress)
         queries = sum(len(part.sizes) for part in parts)
         if queries < self.config.ranker.min_queries:
             self.notes.append(
@@ -198,29 +176,25 @@ class _Training:
             self._sequences = None
         return found.ranker
 
-    def _evaluate(self, borders: Borders, ranker: Ranker | None) -> Comparison:
+    def _evaluate(self, test: Stage, ranker: Ranker | None) -> Comparison:
         """Step 3."""
-        past = self.histories.until(borders.test_ms)
-        lasting = self._lasting("fit sources on training and validation", past)
-        fitted = self._assemble(past, borders.test_ms, lasting)
+        lasting = self._lasting("fit sources on training and validation", test.past)
+        fitted = self._assemble(test.past, test.until_ms, lasting)
         pipeline, _ = build_pipeline(fitted, ranker, self.config.train.per_source, shown=self._everything())
         train = self.config.train
-        asked = cases(
-            self.bought, borders.test_ms, borders.end_ms, cart_min_items=train.cart_min_items, seed=train.seed
-        )
+        tasks = {task: found.cases for task, found in test.cases.items()}
 
         def progress(task: str, share: float) -> None:
-            self.stage("measure on the test part", (list(asked).index(task) + share) / len(asked))
+            self.stage("measure on the test part", (list(tasks).index(task) + share) / len(tasks))
 
-        tasks = {task: found.cases for task, found in asked.items()}
         return compare(
             fitted, pipeline, self.histories, tasks, seed=train.seed, workers=train.threads, progress=progress
         )
 
-    def _fit_all(self, borders: Borders) -> Fitted:
+    def _fit_all(self, end_ms: int) -> Fitted:
         """Step 4."""
         lasting = self._lasting("fit sources on the whole log", self.histories)
-        return self._assemble(self.histories, borders.end_ms, lasting)
+        return self._assemble(self.histories, end_ms, lasting)
 
     def _lasting(self, stage: str, past: Histories) -> list[CandidateSource]:
         self.stage(stage)

@@ -112,6 +112,18 @@ class Histories:
         before = np.concatenate([[0], np.cumsum(kept)])
         return Histories(self.users, before[self.offsets].astype(np.int64), self.events.take(kept))
 
+    def without_last(self, acts: int) -> Histories:
+        """The same users less their last acts (all but removals from the cart), of which each keeps one at least, and
+        less what came after those."""
+        act = self.events.kinds != EventType.REMOVE_FROM_CART.code
+        seen = np.concatenate([[0], np.cumsum(act)])
+        firsts, lasts = seen[self.offsets[:-1]], seen[self.offsets[1:]]
+        kept = np.maximum(lasts - acts, np.minimum(firsts + 1, lasts))
+        counts = np.diff(self.offsets)
+        before = seen[1:] <= np.repeat(kept, counts)
+        offsets = np.concatenate([[0], np.cumsum(before)])[self.offsets]
+        return Histories(self.users, offsets.astype(np.int64), self.events.take(before))
+
     def save(self, folder: Path) -> None:
         self.users.save(folder / "users.parquet")
         np.save(folder / "offsets.npy", self.offsets)
