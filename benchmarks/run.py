@@ -1,13 +1,14 @@
 """Runs one benchmark and records its figures, with the machine, the command, the time and the peak memory.
 
-Each benchmark is a module of this folder with `run(data: Path | None) -> dict[str, float]`, flat: name -> number,
-intervals as `name_lo` and `name_hi`.
+Each benchmark is a module of this folder with `run(...) -> dict[str, float]`, flat: name -> number, intervals as
+`name_lo` and `name_hi`. It takes those of `data`, `dataset` and `seeds` that it names.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -26,13 +27,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=sorted(path.stem for path in HERE.glob("bench_*.py")) or None, type=_module)
     parser.add_argument("--data", type=Path, help="folder of the data, where the benchmark needs one")
+    parser.add_argument("--dataset", help="name of the data, where the benchmark takes any")
+    parser.add_argument("--seeds", type=int, default=1, help="how many times to train, where the benchmark repeats")
     asked = parser.parse_args()
     started = time.monotonic()
-    figures = importlib.import_module(f"benchmarks.{asked.name}").run(asked.data)
-    name = asked.name.removeprefix("bench_")
+    run = importlib.import_module(f"benchmarks.{asked.name}").run
+    given = {"data": asked.data, "dataset": asked.dataset, "seeds": asked.seeds}
+    taken = inspect.signature(run).parameters
+    figures = run(**{name: value for name, value in given.items() if name in taken})
+    name = asked.name.removeprefix("bench_") + (f"-{asked.dataset}" if asked.dataset else "")
     record = {
         "machine": _machine(),
-        "command": f"make bench NAME={name}" + (f" DATA={asked.data.name}" if asked.data else ""),
+        "command": _command(asked, list(taken)),
         "seconds": round(time.monotonic() - started, 1),
         "peak_rss_mb": max(resource.getrusage(who).ru_maxrss for who in WHOSE) // 1024,
         "figures": {key: round(float(value), 6) for key, value in figures.items()},
@@ -40,6 +46,13 @@ def main() -> None:
     path = HERE / "results" / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"{path.relative_to(HERE.parent)}: {record['seconds']} s, {record['peak_rss_mb']} MB")
+
+
+def _command(asked: argparse.Namespace, taken: list[str]) -> str:
+    data = asked.data.name if asked.data else None
+    given = {"data": data, "dataset": asked.dataset, "seeds": asked.seeds}
+    settings = "".join(f" {name.upper()}={given[name]}" for name in taken if given[name] is not None)
+    return f"make bench NAME={asked.name.removeprefix('bench_')}{settings}"
 
 
 def _module(name: str) -> str:

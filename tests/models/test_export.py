@@ -75,13 +75,13 @@ def source(exported: Path) -> SequenceSource:
 def test_onnx_gives_the_vectors_of_torch(source: SequenceSource) -> None:
     model = _model()
     histories = [[3], [1, 2, 3, 4], [5, 9, 2, 6, 5, 3, 29, 0, 8]]
-    vectors = source.vectors([_context(history) for history in [*histories, []]], batch_size=3)
-    for row, history in zip(vectors, histories, strict=False):
+    found = source.weigh_many([_context(history) for history in [*histories, []]])
+    for row, history in zip((one.vector for one in found), histories, strict=False):
         with torch.inference_mode():
             expected = model(torch.tensor([history[-MAX_LEN:]]))[0].numpy()
         np.testing.assert_allclose(row, expected, atol=1e-5)
-    assert not vectors[3].any()
-    assert source.vectors([]).shape == (0, 16)
+    assert found[3].vector is None
+    assert source.weigh_many([]) == []
 
 
 def test_a_tower_that_differs_is_caught(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_tower_that_differs_is_caught(tmp_path: Path) -> None:
 
 def test_scores_are_measured_from_the_average_item(source: SequenceSource) -> None:
     context = _context([1, 2, 3])
-    products = source.item_vectors @ source.vectors([context])[0]
+    products = source.item_vectors @ source.weigh(context).vector
     expected = products - products.mean()
     evidence = source.weigh(context)
     everything = np.arange(N_ITEMS, dtype=np.int32)
@@ -126,7 +126,8 @@ def test_without_history_it_is_silent(source: SequenceSource) -> None:
 
 def test_only_what_shows_interest_is_read(source: SequenceSource) -> None:
     kinds = [EventType.PURCHASE, EventType.IMPRESSION, EventType.ADD_TO_CART, EventType.REMOVE_FROM_CART]
-    np.testing.assert_array_equal(source.vectors([_context([1, 7, 2, 8], kinds)]), source.vectors([_context([1, 2])]))
+    mixed, plain = source.weigh(_context([1, 7, 2, 8], kinds)), source.weigh(_context([1, 2]))
+    np.testing.assert_array_equal(mixed.vector, plain.vector)
 
 
 def test_saved_and_loaded_again(source: SequenceSource, tmp_path: Path) -> None:

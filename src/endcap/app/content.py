@@ -1,4 +1,4 @@
-"""Content vectors of the catalogue: encoded once, cached by content, reduced for serving."""
+"""Content vectors of the catalogue: encoded once, cached by content."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from endcap.app.config import Config
 from endcap.core.errors import MissingExtraError
 from endcap.core.types import Float32Array
 from endcap.features.items import ItemTable
-from endcap.models.content import reduce
 
 
 def content_vectors(
     table: ItemTable, config: Config, cache: Path, progress: Callable[[str, float], None], notes: list[str]
 ) -> Float32Array | None:
-    """float32 [items, train.content_dim], rows of unit length, zero for items without text.
+    """float32 [items, the encoder's dimensions], rows of unit length, zero for items without text.
 
     None, with a note, where the catalogue has no text or the extra `text` is not installed.
     """
@@ -37,4 +36,4 @@ def content_vectors(
         return None
     distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
     vectors = CachedEncoder(encoder, cache / "text").encode(distinct.tolist())
-    return reduce(vectors, config.train.content_dim)[place]
+    return vectors[place]

@@ -24,7 +24,7 @@ from endcap.features.stats import ItemStats
 from endcap.index.exact import ExactIndex
 from endcap.models.baskets import Baskets
 from endcap.models.buy_again import BuyAgain
-from endcap.models.content import ContentSource, IndexFactory
+from endcap.models.content import ContentSource, IndexFactory, reduce
 from endcap.models.neighbour_fits import ease_sources, knn_sources
 from endcap.models.neighbours import NeighbourSource
 from endcap.models.popularity import CategoryPopularity, Popularity, fit_category_popularity, fit_popularity
@@ -78,7 +78,7 @@ def fit_fresh(histories: Histories, table: ItemTable, until_ms: int, config: Con
 def fit_lasting(
     histories: Histories, table: ItemTable, content: Float32Array | None, config: Config
 ) -> list[CandidateSource]:
-    """Sources that count pairs over all of history, and content."""
+    """Sources that count pairs over all of history, and content. content: float32 [items, any], or None."""
     wanted = set(config.train.sources)
     baskets = Baskets.build(histories, len(table))
     found: list[CandidateSource] = []
@@ -89,7 +89,7 @@ def fit_lasting(
     if "transitions" in wanted:
         found.append(transition_source(baskets, config.transitions))
     if "content" in wanted and content is not None:
-        found.append(ContentSource.of(content, ExactIndex))
+        found.append(ContentSource.of(reduce(content, config.train.content_dim), ExactIndex))
     return [source for source in found if source.name in wanted]
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from endcap import __version__
-from endcap.cli import demo, ingesting, recommending, releasing, serving, training
+from endcap.cli import benchmarking, demo, ingesting, recommending, releasing, serving, training
 from endcap.cli.terminal import stderr, stdout
 from endcap.core.errors import EndcapError
 
@@ -64,3 +64,4 @@ app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --
 )
 app.command(epilog="Example: endcap serve --shop myshop --port 8765")(serving.serve)
 app.command(epilog="Example: endcap demo --no-serve")(demo.demo)
+app.command(epilog="Example: endcap benchmark amazon-beauty --seeds 3 --markdown beauty.md")(benchmarking.benchmark)

@@ -57,6 +57,15 @@ class CandidateSource(Protocol):
 
 
 @runtime_checkable
+class BulkSource(CandidateSource, Protocol):
+    """A source that is faster for many contexts at once than for one after the other."""
+
+    def weigh_many(self, contexts: Sequence[Context]) -> Sequence[Evidence]:
+        """What `weigh` says of each context, give or take rounding."""
+        ...
+
+
+@runtime_checkable
 class Filter(Protocol):
     """Says which items may be shown. Filters are exact and run after scoring, over everything."""
 

@@ -16,7 +16,7 @@ class LoopConfig(Section):
     weight_decay: float = Field(
         default=0.01, ge=0, description="AdamW's, on matrices only: not on norms, biases, embeddings"
     )
-    epochs: int = Field(default=30, ge=1, description="at most; the learning rate reaches zero at the last")
+    epochs: int = Field(default=12, ge=1, description="at most; the learning rate reaches zero at the last")
     warmup_share: float = Field(default=0.05, ge=0, lt=1, description="share of the run with a rising learning rate")
     patience: int = Field(default=4, ge=1, description="epochs without a better metric before stopping")
     clip_norm: float = Field(default=1.0, gt=0, description="longest gradient, L2 over all parameters")
@@ -27,7 +27,7 @@ class LoopConfig(Section):
 class SequenceConfig(LoopConfig):
     """The sequence model and its training. The defaults serve a shop of 10,000 items as well as one of 100,000."""
 
-    dim: int = Field(default=64, ge=8, description="width d of user and item vectors")
+    dim: int = Field(default=128, ge=8, description="width d of user and item vectors")
     blocks: int = Field(default=1, ge=1, description="transformer blocks")
     heads: int = Field(default=2, ge=1, description="attention heads; divides dim into even parts")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="of embeddings and of each block's output")

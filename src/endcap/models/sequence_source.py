@@ -22,6 +22,7 @@ from endcap.models.windows import PADDING
 
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
+READ_AT_ONCE = 64
 FOLLOWED_CODES = np.array([kind.code for kind in FOLLOWED], dtype=np.int8)
 
 
@@ -63,7 +64,24 @@ class SequenceSource:
         return cls(tower, item_vectors, index_factory(item_vectors), settings)
 
     def weigh(self, context: Context) -> SequenceEvidence:
-        return SequenceEvidence(self._index, *self._read(context))
+        return self.weigh_many([context])[0]
+
+    def weigh_many(self, contexts: Sequence[Context]) -> list[SequenceEvidence]:
+        """The tower reads contexts of about equal length together."""
+        histories = [followed_items(context, self.settings.max_len) for context in contexts]
+        found = [SequenceEvidence(self._index, None, 0.0)] * len(contexts)
+        rows = sorted(
+            (row for row, history in enumerate(histories) if len(history)), key=lambda row: len(histories[row])
+        )
+        for start in range(0, len(rows), READ_AT_ONCE):
+            part = rows[start : start + READ_AT_ONCE]
+            items = np.full((len(part), len(histories[part[-1]])), PADDING, dtype=np.int64)
+            for place, row in enumerate(part):
+                items[place, : len(histories[row])] = histories[row]
+            vectors: Float32Array = self._session.run(None, {"items": items})[0]
+            for row, vector, baseline in zip(part, vectors, vectors @ self._mean_item, strict=True):
+                found[row] = SequenceEvidence(self._index, vector, float(baseline))
+        return found
 
     def explain(self, context: Context, item: int) -> Reason | None:
         return Reason(self.name, "next_for_you") if len(followed_items(context, 1)) else None
@@ -72,27 +90,6 @@ class SequenceSource:
         replace_atomically(folder / TOWER, self._tower)
         np.save(folder / ITEM_VECTORS, self.item_vectors, allow_pickle=False)
         replace_atomically(folder / SETTINGS, encode_settings(self.settings))
-
-    def vectors(self, contexts: Sequence[Context], batch_size: int = 256) -> Float32Array:
-        """float32 [n, d], one user vector for each context; all zero where there is no history."""
-        out = np.zeros((len(contexts), self.item_vectors.shape[1]), dtype=np.float32)
-        histories = [followed_items(context, self.settings.max_len) for context in contexts]
-        for start in range(0, len(histories), batch_size):
-            part = histories[start : start + batch_size]
-            width = max(1, *(len(history) for history in part)) if part else 1
-            items = np.full((len(part), width), PADDING, dtype=np.int64)
-            for row, history in enumerate(part):
-                items[row, : len(history)] = history
-            out[start : start + len(part)] = self._session.run(None, {"items": items})[0]
-        return out
-
-    def _read(self, context: Context) -> tuple[Float32Array, float] | tuple[None, float]:
-        """The user vector and its product with the average item."""
-        history = followed_items(context, self.settings.max_len)
-        if len(history) == 0:
-            return None, 0.0
-        vector: Float32Array = self._session.run(None, {"items": history[None].astype(np.int64)})[0][0]
-        return vector, float(self._mean_item @ vector)
 
 
 @dataclass(frozen=True, slots=True)

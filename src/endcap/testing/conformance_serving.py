@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
+from endcap.core.protocols import BulkSource, CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Int64Array, Placement, Query, Reason
 from endcap.testing.contexts import a_context, a_stranger
 
@@ -63,6 +63,13 @@ class CandidateSourceConformance:
             evidence = source.weigh(context)
             short, long = evidence.top(3)[0], evidence.top(6)[0]
             np.testing.assert_array_equal(short, long[: len(short)])
+
+    def test_many_at_once_say_what_each_says_alone(self) -> None:
+        source, contexts = self.make(), self.contexts()
+        everything = np.arange(self.n_items, dtype=np.int32)
+        if isinstance(source, BulkSource):
+            for alone, together in zip(map(source.weigh, contexts), source.weigh_many(contexts), strict=True):
+                np.testing.assert_allclose(together.at(everything), alone.at(everything), rtol=1e-4, atol=1e-5)
 
     def test_scores_agree_wherever_they_are_asked(self) -> None:
         source = self.make()

@@ -1,0 +1,38 @@
+"""Leave-one-out on a folder of sequences, all items ranked, one training a seed.
+
+`make bench NAME=amazon DATASET=beauty DATA=<folder> SEEDS=3` writes `results/amazon-beauty.json`. Figures: `ndcg@10`
+and `recall@10` with own history filtered out, `..._unfiltered` without, both with intervals over users of the mean over
+seeds; the same of every source (`ndcg@10__transitions`); seconds a seed from files to figures; users ranked a second.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from endcap.app.benchmark import benchmark
+from endcap.core.errors import CallerError
+
+
+def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
+    found = benchmark(_folder(data, dataset), seeds=seeds, progress=_tell)
+    for note in found.notes:
+        print(note)
+    print(found.comparison.to_markdown())
+    return found.figures
+
+
+def _folder(data: Path | None, dataset: str) -> Path:
+    """The folder itself, or the one named after the data set in it."""
+    if data is None:
+        raise CallerError("No folder was named.", where="DATA", next_step="Add DATA=<folder with sequences.txt>.")
+    places = (data, data / dataset, data / f"amazon-{dataset}")
+    found = next((place for place in places if (place / "sequences.txt").is_file()), None)
+    if found is None:
+        raise CallerError("There is no sequences.txt.", where=str(data), next_step="Check DATA and DATASET.")
+    return found
+
+
+def _tell(stage: str, share: float) -> None:
+    if share == 0.0:
+        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)

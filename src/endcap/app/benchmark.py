@@ -1,0 +1,98 @@
+"""The leave-one-out benchmark of the literature, on any folder of sequences: the product as it is, seed by seed.
+
+Every seed starts from the files with an empty workspace and trains as `endcap train` does, text encoding included.
+Its headline hides each user's own history (task `discovery`), as most recent papers do; `all` does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from endcap.app.ingest import Progress
+from endcap.app.runtime import Shop
+from endcap.app.train import Measured, measure
+from endcap.core.errors import CallerError
+from endcap.data.datasets import amazon_folder
+from endcap.evaluate.report import Comparison
+
+FILTERED, UNFILTERED = "discovery", "all"
+SETTINGS = """
+[train]
+split = "leave_one_out"
+seed = {seed}
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Benchmarked:
+    """comparison: every query's mean over the seeds. figures: flat, as the benchmarks record them. notes: what the
+    first seed's training decided. seconds: of the first seed, by stage."""
+
+    comparison: Comparison
+    figures: dict[str, float]
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def benchmark(folder: Path, *, seeds: int, progress: Progress) -> Benchmarked:
+    """Train and measure on `sequences.txt` (a line a user: `user item item ...`, oldest first) and, where there is
+    one, `items.jsonl` (`id`, `title`, `keywords`)."""
+    if seeds < 1:
+        raise CallerError(f"{seeds} seeds were asked for.", where="seeds", next_step="Ask for one at least.")
+    runs, taken = [], []
+    for seed in range(seeds):
+        started = time.monotonic()
+        runs.append(_one(folder, seed, partial(_tell, progress, seed)))
+        taken.append(time.monotonic() - started)
+    comparison = _averaged([run.comparison for run in runs])
+    figures = _figures(comparison)
+    headlines = [run.comparison.figures()[f"ndcg@10_{FILTERED}"] for run in runs]
+    figures["ndcg@10_sd_of_seeds"] = stdev(headlines) if seeds > 1 else 0.0
+    figures["seconds_per_seed"] = mean(taken)
+    figures["users_per_second"] = mean(run.users_per_second for run in runs)
+    return Benchmarked(comparison, figures, runs[0].notes, runs[0].seconds)
+
+
+def _tell(progress: Progress, seed: int, stage: str, share: float) -> None:
+    progress(f"seed {seed}: {stage}", share)
+
+
+def _one(folder: Path, seed: int, progress: Progress) -> Measured:
+    with TemporaryDirectory() as place:
+        workspace = Shop.init(Path(place) / "shop", SETTINGS.format(seed=seed))
+        with Shop.open(workspace) as shop:
+            shop.ingest(amazon_folder(folder), progress=progress)
+            return measure(shop, progress=progress)
+
+
+def _averaged(comparisons: Sequence[Comparison]) -> Comparison:
+    """One comparison whose values per query are the means over several of the same queries. A model that some seeds
+    left out is averaged over those that have it."""
+    averaged = Comparison(comparisons[0].ours, seed=comparisons[0].seed)
+    for task in comparisons[0].tasks:
+        rows = [{row.model: row for row in comparison.rows(task)} for comparison in comparisons]
+        for model in dict.fromkeys(model for one in rows for model in one):
+            found = [one[model] for one in rows if model in one]
+            values = {metric: np.mean([row.values[metric] for row in found], axis=0) for metric in found[0].values}
+            totals = {name: mean(row.totals[name] for row in found) for name in found[0].totals}
+            averaged.add(task, model, values, totals)
+    return averaged
+
+
+def _figures(comparison: Comparison) -> dict[str, float]:
+    """The headline task's figures without its name, the other's marked as unfiltered."""
+    flat: dict[str, float] = {}
+    for name, value in comparison.figures().items():
+        metric, _, model = name.partition("__")
+        for task, suffix in ((FILTERED, ""), (UNFILTERED, "_unfiltered")):
+            if metric.endswith(f"_{task}") or f"_{task}_" in metric:
+                flat[metric.replace(f"_{task}", suffix, 1) + (f"__{model}" if model else "")] = value
+    return flat
