@@ -144,12 +144,12 @@ class TestAmazonFolder:
         data = amazon_folder(self.folder(tmp_path, "1 10 11 10\n2 11\n"))
         events = data.events.collect()
         assert dict(events.schema) == EVENTS_AND_LINE
-        start = 946_684_800_000  # 1 January 2000
+        end = 946_684_800_000  # 1 January 2000
         assert events.select("user_id", "item_id", "ts_ms", "line").rows() == [
-            ("1", "10", start, 1),
-            ("1", "11", start + DAY_MS, 1),
-            ("1", "10", start + 2 * DAY_MS, 1),
-            ("2", "11", start, 2),
+            ("1", "10", end - 2 * DAY_MS, 1),
+            ("1", "11", end - DAY_MS, 1),
+            ("1", "10", end, 1),
+            ("2", "11", end, 2),
         ]
         assert events["event_id"].to_list() == ["1-0", "1-1", "1-2", "2-0"]
         assert events["event_type"].unique().to_list() == ["purchase"]

@@ -27,7 +27,7 @@ DAY_MS = 86_400_000
 
 
 class Broken:
-    def score(self, features, candidates, context):
+    def score(self, features, candidates):
         raise RuntimeError("the model file is damaged")
 
 
@@ -140,8 +140,8 @@ def test_every_reason_exists_in_both_languages():
 def test_features_have_a_name_each_and_are_numbers_or_missing():
     pipeline = make_pipeline([True] * N)
     shopper = known([1, 2, 1], [3], -1, Placement.CART, pipeline)
-    candidates = pipeline.candidates(Query(placement=Placement.CART), shopper)
-    matrix = pipeline.hydrator.features(candidates, shopper)
+    candidates = pipeline.candidates([(Query(placement=Placement.CART), shopper)])[0]
+    matrix = pipeline.hydrator.features(candidates, [shopper])
     assert matrix.shape == (len(candidates.items), len(pipeline.hydrator.names))
     assert len(set(pipeline.hydrator.names)) == len(pipeline.hydrator.names)
     assert not np.isinf(matrix).any()

@@ -81,6 +81,11 @@ class OthersReasons(FakeSource):
         return Reason("another", "code")
 
 
+class Hasty(FakeSource):
+    def weigh_many(self, contexts):
+        return super().weigh_many(contexts[:1])
+
+
 class Forgetful(FakeSource):
     @classmethod
     def load(cls, folder):
@@ -98,7 +103,7 @@ class Shortened(FakeFilter):
 
 
 class Centred(FakeScorer):
-    def score(self, features, candidates, context):
+    def score(self, features, candidates):
         return np.arange(len(features), dtype=np.float32)
 
 
@@ -155,6 +160,7 @@ BROKEN = [
     (testing.CandidateSourceConformance, Scribbling, (SCORES,), "test_leaves_the_context_as_it_was"),
     (testing.CandidateSourceConformance, OthersReasons, (SCORES,), "test_reasons_are_its_own"),
     (testing.CandidateSourceConformance, Forgetful, (SCORES,), "test_comes_back_from_disk"),
+    (testing.BulkSourceConformance, Hasty, (SCORES,), "test_many_at_once_say_what_each_says_alone"),
     (testing.FilterConformance, ByPlace, (), "test_judges_each_item_by_itself"),
     (testing.FilterConformance, Shortened, (), "test_answers_for_each_item"),
     (testing.ScorerConformance, Centred, (), "test_order_of_candidates_does_not_matter"),
@@ -185,7 +191,7 @@ def test_every_plug_point_has_a_suite_and_a_fake():
         for name, value in vars(protocols).items()
         if getattr(value, "_is_protocol", False) and value.__module__ == protocols.__name__
     ]
-    fakes = {"CandidateSource": "FakeSource", "VectorIndex": "FakeIndex"}
+    fakes = {"CandidateSource": "FakeSource", "BulkSource": "FakeSource", "VectorIndex": "FakeIndex"}
     assert points
     for point in points:
         assert f"{point}Conformance" in testing.__all__, point

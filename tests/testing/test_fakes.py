@@ -1,7 +1,7 @@
 """Every fake passes its plug point's suite."""
 
 from endcap.testing import (
-    CandidateSourceConformance,
+    BulkSourceConformance,
     EncoderConformance,
     EventSourceConformance,
     FakeEncoder,
@@ -23,7 +23,7 @@ class TestFakeEncoder(EncoderConformance):
         return FakeEncoder()
 
 
-class TestFakeSource(CandidateSourceConformance):
+class TestFakeSource(BulkSourceConformance):
     n_items = 8
 
     def make(self):

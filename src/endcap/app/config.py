@@ -64,7 +64,7 @@ class TrainConfig(Section):
         0.25, ge=0, le=1, description="Share of the examples that are asked again as if of an anonymous visitor."
     )
     cart_min_items: int = Field(6, ge=2, description="Baskets with fewer items give no cart examples.")
-    content_dim: int = Field(32, ge=2, description="Dimensions that content vectors are reduced to.")
+    content_dim: int = Field(128, ge=2, description="Dimensions that content vectors are reduced to.")
 
     @field_validator("sources")
     @classmethod

@@ -10,14 +10,14 @@ import numpy as np
 from endcap.app.parallel import in_order
 from endcap.app.sources import Fitted
 from endcap.app.tasks import Question, question
-from endcap.core.protocols import CandidateSource
 from endcap.core.ranking import best_positions
-from endcap.core.types import Float32Array, Int32Array
+from endcap.core.types import Evidence, Float32Array, Int32Array
 from endcap.evaluate.metrics import Ranked, content_diversity, coverage, measure, novelty, rank_targets
 from endcap.evaluate.protocols import Case
 from endcap.evaluate.report import Comparison
 from endcap.features.sequences import Histories
 from endcap.models.buy_again import PersonalFrequency
+from endcap.recommend.candidates import weigh
 from endcap.recommend.filters import every
 from endcap.recommend.pipeline import Pipeline
 
@@ -49,9 +49,14 @@ def compare(
         if not asked:
             continue
 
-        def answer(place: int, task: str = task, asked: Sequence[Case] = asked) -> list[Answer]:
-            one = question(task, asked[place], histories, fitted.table.ids)
-            return _answers(one, pipeline, baselines, sold, fallback_place)
+        def answer(piece: range, task: str = task, asked: Sequence[Case] = asked) -> list[list[Answer]]:
+            some = [question(task, asked[place], histories, fitted.table.ids) for place in piece]
+            ranked = pipeline.rank([(one.query, one.context) for one in some])
+            evidence = weigh(baselines, [one.context for one in some])
+            return [
+                _answers(one, pipeline, found.items, said, sold, fallback_place)
+                for one, found, said in zip(some, ranked, evidence, strict=True)
+            ]
 
         answers = in_order(answer, len(asked), workers, partial(progress, task))
         for column, model in enumerate((OURS, *(source.name for source in baselines))):
@@ -63,21 +68,21 @@ def compare(
 def _answers(
     asked: Question,
     pipeline: Pipeline,
-    baselines: Sequence[CandidateSource],
+    ours: Int32Array,
+    baselines: Sequence[Evidence],
     sold: Int32Array,
     fallback_place: Float32Array,
 ) -> list[Answer]:
-    """One case, answered by ours and then each baseline, over the same eligible items."""
+    """One case, answered by ours (its list, best first) and then each baseline, over the same eligible items."""
     eligible = sold[every(pipeline.filters, asked.query, asked.context, sold)]
     targets = asked.targets[np.isin(asked.targets, eligible)]
     unreachable = asked.unreachable + len(asked.targets) - len(targets)
     places = np.searchsorted(eligible, targets).astype(np.int32)
-    ours = pipeline.rank(asked.query, asked.context).items
     ours = ours[np.isin(ours, eligible, kind="table")]
     # what was no candidate follows in the order of the fallback
     scores = -fallback_place[eligible]
     scores[np.searchsorted(eligible, ours)] = np.arange(len(ours), 0, -1, dtype=np.float32)
-    found = [scores, *(source.weigh(asked.context).at(eligible) for source in baselines)]
+    found = [scores, *(said.at(eligible) for said in baselines)]
     return [(rank_targets(one, places, unreachable=unreachable), eligible[best_positions(one, K)]) for one in found]
 
 

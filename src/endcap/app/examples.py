@@ -14,6 +14,7 @@ from endcap.core.determinism import rng
 from endcap.evaluate.protocols import Case, Cases
 from endcap.features.sequences import Histories
 from endcap.models.ranker import Examples
+from endcap.recommend.candidates import joined
 from endcap.recommend.pipeline import Pipeline
 
 
@@ -26,10 +27,11 @@ def examples_at(
 ) -> list[Examples]:
     """Of all cases of all tasks, end to end; nothing where no case has its target among the candidates."""
     asked = [(task, case) for task, found in tasks.items() for case in found]
-    made = in_order(
-        lambda place: _examples(pipeline, histories, *asked[place], config), len(asked), config.threads, progress
-    )
-    parts = [example for several in made for example in several]
+
+    def made(piece: range) -> list[Examples]:
+        return _examples(pipeline, histories, [asked[place] for place in piece], config)
+
+    parts = in_order(made, len(asked), config.threads, progress)
     return [join(parts)] if parts else []
 
 
@@ -42,29 +44,34 @@ def join(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def _examples(pipeline: Pipeline, histories: Histories, task: str, case: Case, config: TrainConfig) -> list[Examples]:
-    """Of one case: as it was, and for some also as if asked by an anonymous visitor."""
-    draw = rng(config.seed, f"example:{task}:{case.user_id}:{case.now_ms}")
-    asked = question(task, case, histories, pipeline.table.ids)
-    asked_as = [asked]
+def _examples(
+    pipeline: Pipeline, histories: Histories, cases: Sequence[tuple[str, Case]], config: TrainConfig
+) -> list[Examples]:
+    """Of the cases whose candidates hold a target: all targets and a sample of the rest. As one, or none."""
+    asked, users, draws = [], [], []
+    for task, case in cases:
+        draw = rng(config.seed, f"example:{task}:{case.user_id}:{case.now_ms}")
+        for one in _asked_as(question(task, case, histories, pipeline.table.ids), task, draw, config):
+            asked.append(one)
+            users.append(histories.users.position(case.user_id))
+            draws.append(draw)
+    proposed = pipeline.candidates([(one.query, one.context) for one in asked])
+    labels = [np.isin(found.items, one.targets) for found, one in zip(proposed, asked, strict=True)]
+    kept = [place for place, targets in enumerate(labels) if targets.any()]
+    if not kept:
+        return []
+    rows = {place: _sample(labels[place], draws[place], config.negatives) for place in kept}
+    candidates = joined([proposed[place].take(rows[place]) for place in kept])
+    features = pipeline.hydrator.features(candidates, [asked[place].context for place in kept])
+    targets = np.concatenate([labels[place][rows[place]] for place in kept]).astype(np.int8)
+    return [Examples(features, targets, candidates.sizes, np.array([users[place] for place in kept], np.int64))]
+
+
+def _asked_as(asked: Question, task: str, draw: np.random.Generator, config: TrainConfig) -> list[Question]:
+    """The question as it was, and for some also as if asked by an anonymous visitor."""
     if task == "all" and len(asked.context.items) and draw.random() < config.newcomers:
-        asked_as.append(as_newcomer(asked, int(draw.integers(1, 6))))
-    user = histories.users.position(case.user_id)
-    made = (_example(pipeline, one, user, draw, config.negatives) for one in asked_as)
-    return [example for example in made if example is not None]
-
-
-def _example(
-    pipeline: Pipeline, asked: Question, user: int, draw: np.random.Generator, negatives: int
-) -> Examples | None:
-    """The candidates of one question; None where they hold no target. Keeps all targets and a sample of the rest."""
-    candidates = pipeline.candidates(asked.query, asked.context)
-    labels = np.isin(candidates.items, asked.targets)
-    if not labels.any():
-        return None
-    kept = _sample(labels, draw, negatives)
-    features = pipeline.hydrator.features(candidates, asked.context)[kept]
-    return Examples(features, labels[kept].astype(np.int8), np.array([len(kept)], np.int64), np.array([user], np.int64))
+        return [asked, as_newcomer(asked, int(draw.integers(1, 6)))]
+    return [asked]
 
 
 def _sample(labels: NDArray[np.bool_], draw: np.random.Generator, negatives: int) -> NDArray[np.int64]:

@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
-CHUNK = 32
-_work: Callable[[int], Any] | None = None
+CHUNK = 64
+LEAST = 4
+_work: Callable[[range], Sequence[Any]] | None = None
 
 
-def in_order(work: Callable[[int], T], count: int, workers: int, progress: Callable[[float], None]) -> list[T]:
-    """[work(0), ..., work(count - 1)], by forked processes where the system has them and there is enough to do.
+def in_order(
+    work: Callable[[range], Sequence[T]], count: int, workers: int, progress: Callable[[float], None]
+) -> list[T]:
+    """[*work(range(0, CHUNK)), *work(range(CHUNK, ...)), ...] up to `count`, by forked processes where the system has
+    them and there is enough to do.
 
     Forked, the workers see the fitted models without a copy. `work` must not write to anything shared, nor draw from a
     generator that another piece draws from, so that the answer does not depend on how many workers there are.
     """
-    if workers < 2 or count < 4 * CHUNK or "fork" not in multiprocessing.get_all_start_methods():
-        return [_reported(work(place), (place + 1) / count, progress) for place in range(count)]
     done: list[T] = []
-    starts = range(0, count, CHUNK)
+    pieces = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    if workers < 2 or len(pieces) < LEAST or "fork" not in multiprocessing.get_all_start_methods():
+        for piece in pieces:
+            done += work(piece)
+            progress(piece.stop / count)
+        return done
     with warnings.catch_warnings(), _pool(work, workers) as pool:
         # Newer Pythons warn of any fork beside threads. The threads here wait, for events to record or for sums to do.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for part in pool.map(_run, starts, [min(start + CHUNK, count) for start in starts]):
+        for piece, part in zip(pieces, pool.map(_run, pieces), strict=True):
             done += part
-            progress(len(done) / count)
+            progress(piece.stop / count)
     return done
 
 
-def _pool(work: Callable[[int], Any], workers: int) -> ProcessPoolExecutor:
+def _pool(work: Callable[[range], Sequence[Any]], workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("fork")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_take_up, initargs=(work,))
 
 
-def _take_up(work: Callable[[int], Any]) -> None:
+def _take_up(work: Callable[[range], Sequence[Any]]) -> None:
     """In a worker: what it is to do. Forked, the work comes along as it is and need not be sent.
 
     One thread a worker: the products are small, and several workers' threads would wait for each other.
@@ -49,11 +56,6 @@ def _take_up(work: Callable[[int], Any]) -> None:
     _work = work
 
 
-def _run(start: int, stop: int) -> list[Any]:
+def _run(piece: range) -> Sequence[Any]:
     assert _work is not None
-    return [_work(place) for place in range(start, stop)]
-
-
-def _reported(result: T, share: float, progress: Callable[[float], None]) -> T:
-    progress(share)
-    return result
+    return _work(piece)

@@ -19,7 +19,7 @@ from endcap.models.sequence import Validation, fit_sequence
 from endcap.models.sequence_source import FOLLOWED_CODES, SequenceSource
 from endcap.models.windows import Sequences
 
-REFIT_GROWTH = 0.3
+REFIT_GROWTH = 0.1
 
 
 class SequenceFits:

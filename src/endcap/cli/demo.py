@@ -27,6 +27,9 @@ SETTINGS = """# The Complete Journey: a year of a grocer's till receipts
 [clean]
 unknown_item = "keep"       # 0.3 % of what was sold is not in the catalogue; it was sold all the same
 
+[train]
+content_dim = 32            # the texts are short
+
 [sequence]
 dim = 32
 epochs = 1                  # the order within a basket says little, so a short training is enough

@@ -80,7 +80,7 @@ class Filter(Protocol):
 class Scorer(Protocol):
     """Gives candidates their final score."""
 
-    def score(self, features: Float32Array, candidates: Candidates, context: Context) -> Float32Array:
+    def score(self, features: Float32Array, candidates: Candidates) -> Float32Array:
         """float32 [n] from features float32 [n, columns]; higher is better."""
         ...
 

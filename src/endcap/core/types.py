@@ -197,10 +197,17 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """The union of the sources' proposals. items: int32 [n], distinct. scores, ranks: float32 [n, sources];
-    ranks are 0 for a source's best and `per_source` for what it did not propose."""
+    """The union of the sources' proposals, for several contexts end to end. items: int32 [n], distinct within a
+    context. scores, ranks: float32 [n, sources]; ranks are 0 for a source's best and `per_source` for what it did not
+    propose. sizes: int64 [q], how many candidates each context has."""
 
     items: Int32Array
     scores: Float32Array
     ranks: Float32Array
     per_source: int
+    sizes: Int64Array
+
+    def take(self, rows: Int64Array) -> Candidates:
+        """Some candidates of one context. rows: int64, ascending."""
+        size = np.array([len(rows)], np.int64)
+        return Candidates(self.items[rows], self.scores[rows], self.ranks[rows], self.per_source, size)

@@ -70,7 +70,7 @@ def amazon_folder(folder: Path) -> Dataset:
     """Sequences of purchases as the literature shares them: `sequences.txt`, and `items.jsonl` where there is one.
 
     Each line of sequences.txt is `user item item …`, oldest first. The source has no times, so they are ordinal: the
-    first item of every user is on 1 January 2000, each further one a day later. Order within a user is real; order
+    last item of every user is on 1 January 2000, each earlier one a day before. Order within a user is real; order
     between users, gaps and seasons mean nothing, so split with `leave_one_out` only. items.jsonl has an object a line:
     id, title, keywords, asin; where the title is null the keywords stand in, and they are kept as an attribute.
     Items without a line there have an empty title. DataError names the line that cannot be read.
@@ -180,10 +180,11 @@ def _canonical(events: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _sequence_events(path: Path) -> pl.DataFrame:
-    first_ms = 946_684_800_000
+    last_ms = 946_684_800_000
     users: list[str] = []
     items: list[str] = []
     positions: list[int] = []
+    ages: list[int] = []
     lines: list[int] = []
     seen: dict[str, int] = {}
     for number, text in enumerate(path.read_text("utf-8").splitlines(), start=1):
@@ -202,16 +203,17 @@ def _sequence_events(path: Path) -> pl.DataFrame:
         users += [user] * len(sequence)
         items += sequence
         positions += range(len(sequence))
+        ages += range(len(sequence) - 1, -1, -1)
         lines += [number] * len(sequence)
     if not items:
         raise DataError("The file is empty.", where=str(path), next_step="Check the file.")
-    raw = pl.LazyFrame({"user_id": users, "item_id": items, "position": positions, "line": lines}).select(
+    raw = pl.LazyFrame({"user_id": users, "item_id": items, "position": positions, "age": ages, "line": lines}).select(
         "user_id",
         "item_id",
         "line",
         event_id=pl.format("{}-{}", "user_id", "position"),
         event_type=pl.lit(EventType.PURCHASE.value),
-        ts_ms=first_ms + pl.col("position") * DAY_MS,
+        ts_ms=last_ms - pl.col("age") * DAY_MS,
     )
     return _canonical(raw).collect()
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.section import Section
-from endcap.core.types import Candidates, Context, Float32Array, Int64Array
+from endcap.core.types import Candidates, Float32Array, Int64Array
 
 
 class RankerConfig(Section):
@@ -60,7 +60,7 @@ class Ranker:
     def __init__(self, booster: lightgbm.Booster, names: Sequence[str]) -> None:
         self._booster, self.names = booster, tuple(names)
 
-    def score(self, features: Float32Array, candidates: Candidates, context: Context) -> Float32Array:
+    def score(self, features: Float32Array, candidates: Candidates) -> Float32Array:
         return self.predict(features)
 
     def predict(self, features: Float32Array) -> Float32Array:

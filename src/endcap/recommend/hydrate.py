@@ -82,8 +82,16 @@ class Hydrator:
             "placement",
         )
 
-    def features(self, candidates: Candidates, context: Context) -> Float32Array:
-        """float32 [n, len(names)]."""
+    def features(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
+        """float32 [n, len(names)]: of the candidates of all contexts, end to end."""
+        ends = np.cumsum(candidates.sizes)
+        parts = [
+            self._features(candidates.take(np.arange(end - size, end)), context)
+            for context, size, end in zip(contexts, candidates.sizes, ends, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _features(self, candidates: Candidates, context: Context) -> Float32Array:
         items, stats = candidates.items, self._stats
         rows = context.kinds == PURCHASE
         bought_items, ts_ms, baskets = context.items[rows], context.ts_ms[rows], context.baskets[rows]

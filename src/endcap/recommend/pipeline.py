@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import (
@@ -19,7 +19,7 @@ from endcap.core.types import (
     Recommendation,
 )
 from endcap.features.items import ItemTable
-from endcap.recommend.candidates import gather
+from endcap.recommend.candidates import SILENT, gather, joined, weigh
 from endcap.recommend.explain import Explainer
 from endcap.recommend.filters import every
 from endcap.recommend.hydrate import Hydrator
@@ -27,6 +27,7 @@ from endcap.recommend.score import RankFusion
 
 LOG = logging.getLogger(__name__)
 LOOKED_THROUGH = 1000
+Asked = tuple[Query, Context]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,32 +66,37 @@ class Pipeline:
         self._titles = table.titles()
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
-    def candidates(self, query: Query, context: Context, failed: list[str] | None = None) -> Candidates:
-        """What may be shown of what the sources propose; nothing for a stranger."""
-        if not (len(context.items) or len(context.cart) or context.anchor >= 0):
-            return gather((), context, self.per_source, _everything)
+    def candidates(self, asked: Sequence[Asked], failed: list[str] | None = None) -> list[Candidates]:
+        """For each question what may be shown of what the sources propose; nothing for a stranger."""
+        known = [context for _, context in asked if _is_known(context)]
+        said = iter(weigh(self.sources, known, failed))
+        silence = (SILENT,) * len(self.sources)
+        return [
+            gather(
+                next(said) if _is_known(context) else silence,
+                self.per_source,
+                partial(every, self.filters, query, context),
+            )
+            for query, context in asked
+        ]
 
-        def allowed(items: Int32Array) -> NDArray[np.bool_]:
-            return every(self.filters, query, context, items)
-
-        return gather(self.sources, context, self.per_source, allowed, failed)
-
-    def rank(self, query: Query, context: Context) -> Ranked:
+    def rank(self, asked: Sequence[Asked]) -> list[Ranked]:
         """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat."""
         degraded: list[str] = []
-        candidates = self.candidates(query, context, degraded)
+        found = self.candidates(asked, degraded)
+        together = joined(found)
         try:
-            scores = self._score(candidates, context)
+            scores = self._score(together, [context for _, context in asked])
         except Exception:  # a slate in the sources' own order beats no slate; the answer and the log say so
             LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
-            scores = RankFusion().score(np.empty((0, 0), np.float32), candidates, context)
+            scores = RankFusion().score(np.empty((0, 0), np.float32), together)
             degraded.append("ranker")
-        rows = np.lexsort((candidates.items, -scores))
-        return Ranked(candidates, candidates.items[rows], scores[rows], rows, tuple(degraded))
+        parts = np.split(scores, np.cumsum(together.sizes)[:-1])
+        return [_sorted(one, part, tuple(degraded)) for one, part in zip(found, parts, strict=True)]
 
     def answer(self, query: Query, context: Context) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
         """The slate's items with reasons, and the stages that gave way to a fallback."""
-        ranked = self.rank(query, context)
+        ranked = self.rank([(query, context)])[0]
         chosen = np.empty(0, np.int32)
         for selector in self.selectors:
             chosen = selector.select(query, ranked.items, chosen)
@@ -99,10 +105,10 @@ class Pipeline:
         slate += self._filling(query, context, ranked, query.n - len(slate))
         return tuple(slate), ranked.degraded
 
-    def _score(self, candidates: Candidates, context: Context) -> Float32Array:
+    def _score(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
         if self.scorer is None or not len(candidates.items):
-            return RankFusion().score(np.empty((0, 0), np.float32), candidates, context)
-        return self.scorer.score(self.hydrator.features(candidates, context), candidates, context)
+            return RankFusion().score(np.empty((0, 0), np.float32), candidates)
+        return self.scorer.score(self.hydrator.features(candidates, contexts), candidates)
 
     def _recommendation(self, query: Query, context: Context, ranked: Ranked, place: int) -> Recommendation:
         item = int(ranked.items[place])
@@ -129,5 +135,10 @@ class Pipeline:
         return path[-1] if len(path) else ""
 
 
-def _everything(items: Int32Array) -> NDArray[np.bool_]:
-    return np.ones(len(items), np.bool_)
+def _is_known(context: Context) -> bool:
+    return bool(len(context.items) or len(context.cart) or context.anchor >= 0)
+
+
+def _sorted(candidates: Candidates, scores: Float32Array, degraded: tuple[str, ...]) -> Ranked:
+    rows = np.lexsort((candidates.items, -scores))
+    return Ranked(candidates, candidates.items[rows], scores[rows], rows, degraded)

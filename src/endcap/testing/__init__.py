@@ -14,6 +14,7 @@ or a class attribute to give the suite data that suits the object.
 
 from endcap.testing.conformance_content import EncoderConformance, EventSourceConformance, VectorIndexConformance
 from endcap.testing.conformance_serving import (
+    BulkSourceConformance,
     CandidateSourceConformance,
     FilterConformance,
     ScorerConformance,
@@ -31,6 +32,7 @@ from endcap.testing.fakes import (
 )
 
 __all__ = [
+    "BulkSourceConformance",
     "CandidateSourceConformance",
     "EncoderConformance",
     "EventSourceConformance",

@@ -64,13 +64,6 @@ class CandidateSourceConformance:
             short, long = evidence.top(3)[0], evidence.top(6)[0]
             np.testing.assert_array_equal(short, long[: len(short)])
 
-    def test_many_at_once_say_what_each_says_alone(self) -> None:
-        source, contexts = self.make(), self.contexts()
-        everything = np.arange(self.n_items, dtype=np.int32)
-        if isinstance(source, BulkSource):
-            for alone, together in zip(map(source.weigh, contexts), source.weigh_many(contexts), strict=True):
-                np.testing.assert_allclose(together.at(everything), alone.at(everything), rtol=1e-4, atol=1e-5)
-
     def test_scores_agree_wherever_they_are_asked(self) -> None:
         source = self.make()
         everything = np.arange(self.n_items, dtype=np.int32)
@@ -124,6 +117,24 @@ class CandidateSourceConformance:
         for context in self.contexts():
             scores = source.weigh(context).at(everything)
             np.testing.assert_allclose(loaded.weigh(context).at(everything), scores, rtol=1e-5, atol=1e-6)
+
+
+class BulkSourceConformance(CandidateSourceConformance):
+    """The same, and many contexts at once."""
+
+    def make(self) -> BulkSource:
+        """The source under test, fitted."""
+        raise NotImplementedError
+
+    def test_many_at_once_say_what_each_says_alone(self) -> None:
+        source, contexts = self.make(), self.contexts()
+        assert isinstance(source, BulkSource), "weigh_many is missing"
+        together = source.weigh_many(contexts)
+        assert len(together) == len(contexts), f"{len(together)} answers for {len(contexts)} contexts"
+        everything = np.arange(self.n_items, dtype=np.int32)
+        for one, context in zip(together, contexts, strict=True):
+            alone = source.weigh(context).at(everything)
+            np.testing.assert_allclose(one.at(everything), alone, rtol=1e-4, atol=1e-5)
 
 
 class FilterConformance:
@@ -193,8 +204,10 @@ class ScorerConformance:
         draw = np.random.default_rng(0)
         features = draw.random((8, self.columns)).astype(np.float32)
         scores, ranks = draw.random((8, 2)).astype(np.float32), np.tile(np.arange(8, dtype=np.float32)[:, None], 2)
-        candidates = Candidates(np.arange(8, dtype=np.int32)[order], scores[order], ranks[order], 8)
-        return scorer.score(features[order], candidates, a_context([0, 1]))
+        candidates = Candidates(
+            np.arange(8, dtype=np.int32)[order], scores[order], ranks[order], 8, np.array([len(order)])
+        )
+        return scorer.score(features[order], candidates)
 
 
 class SelectorConformance:

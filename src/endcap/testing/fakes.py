@@ -59,6 +59,9 @@ class FakeSource:
         self.asked.append(context)
         return FakeEvidence(self._scores)
 
+    def weigh_many(self, contexts: Sequence[Context]) -> list[FakeEvidence]:
+        return [self.weigh(context) for context in contexts]
+
     def explain(self, context: Context, item: int) -> Reason | None:
         score = float(self._scores[item])
         return Reason(self.name, "fake", values={"score": score}) if score > 0 else None
@@ -87,7 +90,7 @@ class FakeFilter:
 class FakeScorer:
     """The sum of each candidate's features."""
 
-    def score(self, features: Float32Array, candidates: Candidates, context: Context) -> Float32Array:
+    def score(self, features: Float32Array, candidates: Candidates) -> Float32Array:
         return np.asarray(features.sum(axis=1), np.float32)
 
 
