@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from scipy import sparse
 
 from endcap.core.tables import EVENTS, ITEMS, conform
 from endcap.features.items import ItemTable
@@ -21,7 +22,7 @@ from endcap.models.popularity import (
     fit_popularity,
 )
 from endcap.models.shoppers import ShopperConfig, SimilarShoppers, fit_shoppers
-from endcap.models.transitions import TransitionConfig, fit_transitions, transition_source
+from endcap.models.transitions import SecondHop, TransitionConfig, fit_transitions, transition_source
 from endcap.testing import CandidateSourceConformance, a_context, a_stranger
 
 DAY_MS = 86_400_000
@@ -73,6 +74,7 @@ def build(kind, histories, baskets, table):
         "ease": lambda: ease_sources(baskets, config)[0],
         "ease_cart": lambda: ease_sources(baskets, config)[1],
         "transitions": lambda: transition_source(baskets, TransitionConfig()),
+        "second_hop": lambda: SecondHop(transition_source(baskets, TransitionConfig())),
         "shoppers": lambda: fit_shoppers(histories, N, UNTIL_MS, ShopperConfig()),
         "content": lambda: ContentSource.of(VECTORS, ExactIndex),
     }[kind]()
@@ -89,6 +91,7 @@ LOADERS = {
     "ease": NeighbourSource.load,
     "ease_cart": NeighbourSource.load,
     "transitions": NeighbourSource.load,
+    "second_hop": SecondHop.load,
     "shoppers": SimilarShoppers.load,
     "content": lambda folder: ContentSource.load(folder, ExactIndex),
 }
@@ -221,3 +224,15 @@ def test_reduce_keeps_neighbours_and_leaves_empty_rows_empty():
     np.testing.assert_allclose(reduced[:40] @ reduced[:40].T, unit @ unit.T, atol=1e-4)
     assert not reduced[40].any()
     assert reduce(vectors, 3).shape == (41, 3)
+
+
+def test_the_second_hop_reaches_what_follows_what_follows():
+    # 0 -> 1 -> 2, and 3 on its own
+    edges = sparse.csr_array(([0.5, 0.8], ([0, 1], [1, 2])), shape=(4, 4), dtype=np.float32)
+    hop = SecondHop(NeighbourSource.of("transitions", edges, "recent"))
+    items, scores = hop.weigh(a_context([0])).top(4)
+    assert items.tolist() == [2]
+    assert scores.tolist() == pytest.approx([0.4])
+    reason = hop.explain(a_context([0]), 2)
+    assert (reason.source, reason.code, reason.because) == ("second_hop", "transitions", 0)
+    assert hop.explain(a_context([0]), 3) is None

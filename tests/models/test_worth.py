@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from endcap.models.ranker import Examples, RankerConfig
+from endcap.models.ranker import Examples, RankerConfig, fit_ranker, held_out_users
 from endcap.models.worth import without, worth
 
 NAMES = ("score_plain", "score_other", "rank_plain", "rank_other", "proposed_by")
@@ -11,7 +11,7 @@ PER_SOURCE = 5
 CONFIG = RankerConfig(rounds=20, min_leaf=5)
 
 
-def examples(*, told: bool, shared: bool = True, queries: int = 400) -> Examples:
+def examples(*, told: bool, queries: int = 400) -> Examples:
     """Eight candidates a query; `plain` says nothing of the target. `other` gives it away where `told`."""
     draw = np.random.default_rng(0)
     n = queries * 8
@@ -20,34 +20,34 @@ def examples(*, told: bool, shared: bool = True, queries: int = 400) -> Examples
     features = np.column_stack([draw.random((n, 2)), draw.integers(0, 5, (n, 2)), np.full(n, 2)]).astype(np.float32)
     if told:
         features[:, 1] = labels + draw.random(n) * 0.1
-    if not shared:
-        features[:, 2] = np.where(labels > 0, PER_SOURCE, features[:, 2])
-        features[:, 4] = np.where(labels > 0, 1, 2)
     return Examples(features, labels, np.full(queries, 8, np.int64), np.arange(queries, dtype=np.int64))
 
 
 def judged(found: Examples):
-    return worth(found, NAMES, "other", per_source=PER_SOURCE, config=CONFIG, seed=0, threads=1)
+    fewer, names = without(found, NAMES, "other", PER_SOURCE)
+    whole = fit_ranker(found, NAMES, CONFIG, seed=0, threads=1)
+    lean = fit_ranker(fewer, names, CONFIG, seed=0, threads=1)
+    return worth("other", (whole, found), (lean, fewer), held_out_users(found, CONFIG, 0))
 
 
 def test_a_source_that_knows_stays():
     verdict = judged(examples(told=True))
     assert verdict.stays
     assert verdict.gain > 0.2
-    assert verdict.ranker.names == NAMES
     assert "stays" in str(verdict)
 
 
 def test_a_source_that_says_nothing_goes():
     verdict = judged(examples(told=False))
     assert not verdict.stays
-    assert verdict.ranker.names == ("score_plain", "rank_plain", "proposed_by")
     assert "left out" in str(verdict)
 
 
-def test_a_source_that_alone_proposes_the_targets_stays():
-    verdict = judged(examples(told=False, shared=False))
-    assert (verdict.gain, verdict.stays) == (1.0, True)
+def test_targets_that_the_source_alone_proposes_are_misses_without_it():
+    found = examples(told=False)
+    rows = np.flatnonzero(found.labels)[::2]
+    found.features[rows, 2], found.features[rows, 4] = PER_SOURCE, 1
+    assert judged(found).stays
 
 
 def test_without_a_source_its_own_proposals_are_gone():

@@ -29,6 +29,7 @@ SOURCES = (
     "together",
     "knn",
     "transitions",
+    "second_hop",
     "ease",
     "ease_cart",
     "shoppers",
@@ -45,10 +46,10 @@ class TrainConfig(Section):
     seed: int = Field(0, description="Seed of everything random in training and evaluation.")
     threads: int = Field(2, ge=1, description="Threads that training may use.")
     sources: tuple[str, ...] = Field(
-        SOURCES, description="Candidate sources to fit, in the order the ranker sees them."
+        SOURCES, min_length=1, description="Candidate sources to fit, in the order the ranker sees them."
     )
-    optional: tuple[Literal["sequence"], ...] = Field(
-        ("sequence",), description="Sources that stay only if the ranker is measurably better with them."
+    optional: tuple[str, ...] = Field(
+        ("sequence", "second_hop"), description="Sources that stay only if the ranker is measurably better with them."
     )
     per_source: int = Field(50, ge=1, description="Candidates each source proposes for a query.")
     split: Literal["time", "leave_one_out"] = Field(
@@ -66,12 +67,12 @@ class TrainConfig(Section):
     cart_min_items: int = Field(6, ge=2, description="Baskets with fewer items give no cart examples.")
     content_dim: int = Field(128, ge=2, description="Dimensions that content vectors are reduced to.")
 
-    @field_validator("sources")
+    @field_validator("sources", "optional")
     @classmethod
     def _known(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in sources if name not in SOURCES]
-        if unknown or not sources:
-            raise ValueError(f"{unknown or 'nothing'} cannot be fitted; there are: {', '.join(SOURCES)}")
+        if unknown:
+            raise ValueError(f"{unknown} cannot be fitted; there are: {', '.join(SOURCES)}")
         return sources
 
 

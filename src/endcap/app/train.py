@@ -38,8 +38,8 @@ from endcap.evaluate.report import Comparison
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
-from endcap.models.ranker import Examples, Ranker, fit_ranker
-from endcap.models.worth import worth
+from endcap.models.ranker import Examples, Ranker, fit_ranker, held_out_users
+from endcap.models.worth import without, worth
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -88,6 +88,7 @@ class _Training:
         self.notes: list[str] = []
         self._stage, self._since = "", time.monotonic()
         self._sequences: SequenceFits | None = None
+        self._left_out: set[str] = set()
 
     def run(self, evaluate: bool) -> Trained:
         seed_everything(self.config.train.seed)
@@ -182,23 +183,21 @@ class _Training:
         return self._ranker(join(parts), pipeline.hydrator.names)
 
     def _ranker(self, examples: Examples, names: tuple[str, ...]) -> Ranker:
-        """On all features, or without a source that costs much and does not show its use."""
-        train = self.config.train
-        if self._sequences is None or "sequence" not in train.optional:
-            return fit_ranker(examples, names, self.config.ranker, train.seed, train.threads)
-        found = worth(
-            examples,
-            names,
-            "sequence",
-            per_source=train.per_source,
-            config=self.config.ranker,
-            seed=train.seed,
-            threads=train.threads,
-        )
-        self.notes.append(str(found))
-        if not found.stays:
-            self._sequences = None
-        return found.ranker
+        """On all features, less those of optional sources that do not show their use."""
+        train, config = self.config.train, self.config.ranker
+        ranker = fit_ranker(examples, names, config, train.seed, train.threads)
+        for source in (name for name in train.optional if f"score_{name}" in names):
+            fewer, fewer_names = without(examples, names, source, train.per_source)
+            if not fewer.labels.any():
+                self.notes.append(f"The source {source} stays: no other proposes what was bought.")
+                continue
+            lean = fit_ranker(fewer, fewer_names, config, train.seed, train.threads)
+            verdict = worth(source, (ranker, examples), (lean, fewer), held_out_users(examples, config, train.seed))
+            self.notes.append(str(verdict))
+            if not verdict.stays:
+                self._left_out.add(source)
+                ranker, examples, names = lean, fewer, fewer_names
+        return ranker
 
     def _evaluate(self, test: Stage, ranker: Ranker | None) -> Comparison:
         """Step 3."""
@@ -223,7 +222,7 @@ class _Training:
     def _lasting(self, stage: str, past: Histories) -> list[CandidateSource]:
         self.stage(stage)
         found = fit_lasting(past, self.table, self.content, self.config)
-        if self._sequences is not None:
+        if self._sequences is not None and "sequence" not in self._left_out:
             model = "train the sequence model"
             self.stage(model)
             try:
@@ -237,7 +236,8 @@ class _Training:
         """Everything fitted on events before a moment, the sources in the configured order."""
         fresh = fit_fresh(past, self.table, until_ms, self.config)
         order = self.config.train.sources
-        sources = sorted([*fresh, *lasting], key=lambda source: order.index(source.name))
+        used = [source for source in (*fresh, *lasting) if source.name not in self._left_out]
+        sources = sorted(used, key=lambda source: order.index(source.name))
         return Fitted(self.table, ItemStats.build(past, len(self.table), until_ms), tuple(sources), until_ms)
 
     def _everything(self) -> NDArray[np.bool_]:

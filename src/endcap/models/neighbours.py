@@ -88,7 +88,10 @@ class NeighbourSource:
         return cls(name, gaze, matrix.indptr.astype(np.int64), columns, matrix.data.astype(np.float32), reached)
 
     def weigh(self, context: Context) -> Evidence:
-        items, weights = GAZES[self.gaze](context)
+        return self.spread(*GAZES[self.gaze](context))
+
+    def spread(self, items: Int32Array, weights: Float32Array) -> Evidence:
+        """What the neighbours of some items add up to. weights: float32 [len(items)]."""
         entries, lengths = self._entries(items)
         if not len(entries):
             return SILENCE

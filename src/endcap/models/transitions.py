@@ -5,14 +5,19 @@ Legend: b baskets in the order of user and time, i items, X float32 [b, i] of on
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from pydantic import Field
 from scipy import sparse
 
 from endcap.core.section import Section
+from endcap.core.types import Context, Evidence, Reason
 from endcap.models.baskets import Baskets
 from endcap.models.neighbour_fits import co_occurrence
 from endcap.models.neighbours import NeighbourSource, keep_strongest
+
+BREADTH = 50
 
 
 class TransitionConfig(Section):
@@ -47,6 +52,34 @@ def fit_transitions(baskets: Baskets, config: TransitionConfig) -> sparse.csr_ar
 
 def transition_source(baskets: Baskets, config: TransitionConfig) -> NeighbourSource:
     return NeighbourSource.of("transitions", fit_transitions(baskets, config), "recent")
+
+
+class SecondHop:
+    """What follows the items that follow the shopper's own: the graph's best `BREADTH`, each looked from in turn as
+    hard as it was favoured. Reaches items that nobody bought right after any of the shopper's."""
+
+    name = "second_hop"
+
+    def __init__(self, graph: NeighbourSource) -> None:
+        self.graph = graph
+
+    def weigh(self, context: Context) -> Evidence:
+        return self.graph.spread(*self.graph.weigh(context).top(BREADTH))
+
+    def explain(self, context: Context, item: int) -> Reason | None:
+        """Because of what led to the step between, for which any that leads on to the item will do."""
+        for step in self.graph.weigh(context).top(BREADTH)[0].tolist():
+            if self.graph.spread(np.array([step], np.int32), np.ones(1, np.float32)).at(np.array([item]))[0] > 0:
+                reason = self.graph.explain(context, step)
+                return Reason(self.name, "transitions", because=reason.because) if reason else None
+        return None
+
+    def save(self, folder: Path) -> None:
+        self.graph.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> SecondHop:
+        return cls(NeighbourSource.load(folder))
 
 
 def _apart(baskets: Baskets, distance: int) -> tuple[sparse.csr_array, sparse.csr_array]:

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from endcap.models.ranker import Examples, Ranker, RankerConfig, fit_ranker, held_out_users
+from endcap.core.types import Int64Array
+from endcap.models.ranker import Examples, Ranker
 
 K = 10
 SIGMAS = 1.96
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+Fitted = tuple[Ranker, Examples]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """gain, error: mean over held-out queries of NDCG@10 with the source less without, and its standard error.
-    ranker: the one to use, bound to the features of `stays`."""
+    """gain, error: mean over held-out queries of NDCG@10 with the source less without, and its standard error."""
 
     source: str
     gain: float
     error: float
-    ranker: Ranker
 
     @property
     def stays(self) -> bool:
@@ -37,31 +39,16 @@ class Verdict:
         return f"The source {self.source} {'stays' if self.stays else 'is left out'}: {found}."
 
 
-def worth(
-    examples: Examples,
-    names: Sequence[str],
-    source: str,
-    *,
-    per_source: int,
-    config: RankerConfig,
-    seed: int,
-    threads: int,
-) -> Verdict:
-    """Fit both rankers and compare them, query by query, on the users that neither was grown on.
+def worth(source: str, whole: Fitted, lean: Fitted, held_out: Int64Array) -> Verdict:
+    """The ranker with a source against the one without, query by query, on users that neither was grown on.
 
     A target that the source alone proposed is lost without it, and counts as a miss.
     """
-    fewer, fewer_names = without(examples, names, source, per_source)
-    whole = fit_ranker(examples, names, config, seed, threads)
-    if not fewer.labels.any():  # nobody else proposes a target
-        return Verdict(source, 1.0, 0.0, whole)
-    lean = fit_ranker(fewer, fewer_names, config, seed, threads)
-    asked = np.isin(examples.users, held_out_users(examples, config, seed))
+    (ranker, examples), (lean_ranker, fewer) = whole, lean
+    asked = np.isin(examples.users, held_out)
     examples, fewer = examples.of(asked), fewer.of(asked)
-    gains = (_dcg(whole, examples) - _dcg(lean, fewer)) / _ideal(examples)
-    gain, error = float(gains.mean()), float(gains.std() / np.sqrt(max(1, len(gains) - 1)))
-    verdict = Verdict(source, gain, error, whole)
-    return verdict if verdict.stays else Verdict(source, gain, error, lean)
+    gains = (_dcg(ranker, examples) - _dcg(lean_ranker, fewer)) / _ideal(examples)
+    return Verdict(source, float(gains.mean()), float(gains.std() / np.sqrt(max(1, len(gains) - 1))))
 
 
 def without(examples: Examples, names: Sequence[str], source: str, per_source: int) -> tuple[Examples, tuple[str, ...]]:
