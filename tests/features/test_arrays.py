@@ -57,6 +57,8 @@ def test_item_codes_number_whole_paths_and_missing_ones_are_unknown():
     assert table.ids.ids == ["only-in-events", "x", "y", "z"]
     assert table.leaf[1] != table.leaf[2]
     assert table.leaf[[0, 3]].tolist() == [UNKNOWN, UNKNOWN]
+    assert table.frame["availability"].to_list() == ["hidden", "in_stock", "in_stock", "in_stock"]
+    assert ItemTable.build(conform(frame.clear(), ITEMS), ["x"]).frame["availability"].to_list() == ["in_stock"]
     assert table.titles() == ["only-in-events", "Tea", "y", "z"]
     assert table.texts()[1] == "Tea. A, B, C"
 

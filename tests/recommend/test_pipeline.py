@@ -46,6 +46,7 @@ def make_pipeline(shown, scorer=None):
         selectors=(Best(),),
         per_source=4,
         fallback=np.arange(N, dtype=np.int32)[::-1].copy(),
+        sold=N,
     )
 
 
@@ -123,14 +124,21 @@ def test_a_stranger_gets_what_sells():
     pipeline = make_pipeline([True] * N)
     slate, _ = pipeline.answer(Query(n=3), known([], [], -1, Placement.HOME, pipeline))
     assert [entry.item_id for entry in slate] == ["i11", "i10", "i09"]
-    assert {entry.source for entry in slate} == {"trending"}
+    assert {entry.source for entry in slate} == {"popular"}
+
+
+def test_what_was_never_sold_is_not_called_popular():
+    pipeline = make_pipeline([True] * N)
+    pipeline.sold = 2
+    slate, _ = pipeline.answer(Query(n=3), known([], [], -1, Placement.HOME, pipeline))
+    assert [entry.source for entry in slate] == ["popular", "popular", "range"]
 
 
 @pytest.mark.parametrize("locale", ["en", "zh", "zh-CN", "fr"])
 def test_reasons_are_sentences_in_the_shoppers_language(locale):
     pipeline = make_pipeline([True] * N)
     slate, _ = pipeline.answer(Query(n=1, locale=locale), known([], [], -1, Placement.HOME, pipeline))
-    assert slate[0].reason == TEMPLATES["zh" if locale.startswith("zh") else "en"]["trending"]
+    assert slate[0].reason == TEMPLATES["zh" if locale.startswith("zh") else "en"]["popular"]
 
 
 def test_every_reason_exists_in_both_languages():

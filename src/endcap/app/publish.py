@@ -65,6 +65,7 @@ def build_pipeline(
         selectors=(Best(),),
         per_source=per_source,
         fallback=fitted.best_sellers(),
+        sold=int((fitted.stats.baskets > 0).sum()),
     )
     return pipeline, eligible
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from endcap.app.config import Config
-from endcap.core.types import Float32Array
+from endcap.core.types import Float32Array, Int64Array
 from endcap.evaluate.protocols import Case
 from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories
@@ -20,6 +20,7 @@ from endcap.models.sequence_source import FOLLOWED_CODES, SequenceSource
 from endcap.models.windows import Sequences
 
 REFIT_GROWTH = 0.1
+RARE = 0.01
 
 
 class SequenceFits:
@@ -74,7 +75,15 @@ class SequenceFits:
         contexts = trails(past).select(rows)
         targets = [self._items.positions(case.targets).astype(np.int64) for case in known]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in targets])])
-        return Validation(contexts, np.concatenate(targets), offsets)
+        return Validation(contexts, np.concatenate(targets), offsets, hide_seen=not _any_repeat(contexts, targets))
+
+
+def _any_repeat(contexts: Sequences, targets: Sequence[Int64Array]) -> bool:
+    """Whether shoppers come back to what they had: where hardly one target is of its own history, all of that history
+    is hidden when the model is judged."""
+    parts = np.split(contexts.items, contexts.offsets[1:-1])
+    repeats = sum(int(np.isin(wanted, had).sum()) for wanted, had in zip(targets, parts, strict=True))
+    return repeats > RARE * sum(len(wanted) for wanted in targets)
 
 
 def trails(histories: Histories) -> Sequences:

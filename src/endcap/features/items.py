@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from endcap.core.tables import ITEMS, conform
-from endcap.core.types import Float32Array, Int32Array, Int64Array
+from endcap.core.types import Availability, Float32Array, Int32Array, Int64Array
 from endcap.features.ids import UNKNOWN, Vocabulary
 
 
@@ -35,11 +35,14 @@ class ItemTable:
 
     @classmethod
     def build(cls, catalogue: pl.DataFrame, extra_ids: list[str] | None = None) -> ItemTable:
-        """From canonical items, plus ids that occur in events only (they get an empty description)."""
+        """From canonical items, plus ids that occur in events only. Those get an empty description, and where there is
+        a catalogue they are hidden: the shop does not say that it sells them."""
         known = conform(catalogue, ITEMS)
         if extra_ids:
-            strangers = pl.DataFrame({"item_id": extra_ids}).join(known, on="item_id", how="anti")
-            known = pl.concat([known, conform(strangers, ITEMS)])
+            strangers = conform(
+                pl.DataFrame({"item_id": extra_ids}).join(known, on="item_id", how="anti"), ITEMS
+            ).with_columns(availability=pl.lit(Availability.HIDDEN.value if len(known) else None, pl.String))
+            known = pl.concat([known, strangers])
         frame = known.with_columns(
             pl.col("title", "description").fill_null(""),
             pl.col("attributes").fill_null("{}"),

@@ -53,10 +53,11 @@ class BuyAgain:
         if row >= len(context.bought) or context.bought[row] != item:
             return None
         times = int(context.bought_n[row])
-        if times < 3:
-            return Reason(self.name, "bought_before", values={"times": times})
         span = int(context.bought_last_ms[row] - context.bought_first_ms[row])
-        return Reason(self.name, "rhythm", values={"days": max(1, round(span / (times - 1) / DAY_MS)), "times": times})
+        days = round(span / max(1, times - 1) / DAY_MS)
+        if times < 3 or days < 2:
+            return Reason(self.name, "bought_before", values={"times": times})
+        return Reason(self.name, "rhythm", values={"days": days, "times": times})
 
     def save(self, folder: Path) -> None:
         (folder / "source.json").write_text(json.dumps(self.config.model_dump()))

@@ -55,6 +55,8 @@ class ContentSource:
 
     def explain(self, context: Context, item: int) -> Reason | None:
         items, weights = recent(context)
+        others = items != item
+        items, weights = items[others], weights[others]
         if not len(items):
             return None
         likeness = weights * (self.kinds[self.kind_of[items]] @ self.kinds[self.kind_of[item]])

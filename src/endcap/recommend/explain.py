@@ -27,6 +27,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "trending": "Selling well these days",
         "newcomers": "Many shoppers try this for the first time",
         "popular": "Popular in this shop",
+        "range": "From our range",
     },
     "zh": {
         "rhythm": "您大约每 {days:.0f} 天购买一次",
@@ -43,6 +44,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "trending": "近期热销",
         "newcomers": "许多顾客正在首次尝试",
         "popular": "本店热门",
+        "range": "本店在售",
     },
 }
 
@@ -84,9 +86,9 @@ class Explainer:
         because = self._title(reason.because) if reason.because >= 0 else ""
         return _template(reason.code, locale).format(because=because, category=self._category(item), **reason.values)
 
-    def trending(self, locale: str) -> str:
-        """The reason of an item that nothing but its sales speaks for."""
-        return _template("trending", locale)
+    def plain(self, code: str, locale: str) -> str:
+        """A reason that names nothing."""
+        return _template(code, locale)
 
 
 def _template(code: str, locale: str) -> str:

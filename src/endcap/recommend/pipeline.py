@@ -44,8 +44,9 @@ class Ranked:
 class Pipeline:
     """All parts are given; nothing here knows how they were trained.
 
-    fallback: every item of the catalogue from best to least selling these days. It answers strangers, of whom nothing
-    is known that a ranker could weigh, and fills a page that candidates leave short.
+    fallback: every item of the catalogue from best to least selling these days, of which the first `sold` were sold
+    at all. It answers strangers, of whom nothing is known that a ranker could weigh, and fills a page that candidates
+    leave short.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class Pipeline:
         selectors: Sequence[Selector],
         per_source: int,
         fallback: Int32Array,
+        sold: int,
     ) -> None:
         self.table, self.sources, self.hydrator, self.scorer = table, tuple(sources), hydrator, scorer
         self.filters, self.selectors = tuple(filters), tuple(selectors)
-        self.per_source, self.fallback = per_source, fallback
+        self.per_source, self.fallback, self.sold = per_source, fallback, sold
         self._titles = table.titles()
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
@@ -122,13 +124,17 @@ class Pipeline:
             return []
         found: list[int] = []
         for start in range(0, len(self.fallback), LOOKED_THROUGH):
-            rest = self.fallback[start : start + LOOKED_THROUGH]
-            rest = rest[~np.isin(rest, ranked.items)]
-            found += rest[every(self.filters, query, context, rest)].tolist()
+            places = np.arange(start, min(start + LOOKED_THROUGH, len(self.fallback)))
+            places = places[~np.isin(self.fallback[places], ranked.items)]
+            found += places[every(self.filters, query, context, self.fallback[places])].tolist()
             if len(found) >= missing:
                 break
-        sentence = self._explainer.trending(query.locale)
-        return [Recommendation(self.table.ids.ids[item], 0.0, "trending", sentence) for item in found[:missing]]
+        return [self._fallback(place, query.locale) for place in found[:missing]]
+
+    def _fallback(self, place: int, locale: str) -> Recommendation:
+        code = "popular" if place < self.sold else "range"
+        item = int(self.fallback[place])
+        return Recommendation(self.table.ids.ids[item], 0.0, code, self._explainer.plain(code, locale))
 
     def _category(self, item: int) -> str:
         path = self.table.frame["categories"][item]
