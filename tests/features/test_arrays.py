@@ -3,6 +3,7 @@ import polars as pl
 
 from endcap.core.tables import EVENTS, ITEMS, conform
 from endcap.core.types import Placement
+from endcap.features.batch import Lists, Shoppers
 from endcap.features.ids import UNKNOWN, Vocabulary, basket_key, key64, keys64
 from endcap.features.items import ItemTable
 from endcap.features.purchases import NAMES, own_features
@@ -79,7 +80,7 @@ def test_own_features_by_hand():
     frame = log([("u", 0, "a", "1"), ("u", 10, "a", "2"), ("u", 10, "b", "2"), ("u", 30, "c", "3")])
     history = Histories.build(frame, Vocabulary(["a", "b", "c", "d"])).of("u")
     known = context(history, 40 * DAY_MS, Placement.CART, cart=np.array([1], np.int32))
-    made = own_features(known, np.array([0, 3], np.int32), np.array([10, 10], np.float32))
+    made = own_features(Shoppers.of([known]), Lists.of([np.array([0, 3], np.int32)]), np.array([10, 10], np.float32))
     bought, never = (dict(zip(NAMES, row.tolist(), strict=True)) for row in made)
     assert bought["own_n"] == 2
     assert bought["own_share_of_rows"] == 0.5

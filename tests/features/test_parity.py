@@ -9,6 +9,7 @@ import pytest
 
 from endcap.core.types import Event, Placement
 from endcap.data.datasets import complete_journey
+from endcap.features.batch import Lists, Shoppers
 from endcap.features.ids import Vocabulary
 from endcap.features.live import LiveStates
 from endcap.features.purchases import own_features
@@ -64,8 +65,10 @@ def test_offline_and_online_state_agree_on_a_replay_of_real_events(replay):
         right = context(online.history(event.user_id), now_ms, Placement.HOME)
         for column in fields(left):
             np.testing.assert_array_equal(getattr(left, column.name), getattr(right, column.name), column.name)
-        usual = np.full(len(left.bought), 30, np.float32)
-        np.testing.assert_array_equal(own_features(left, left.bought, usual), own_features(right, right.bought, usual))
+        usual, asked = np.full(len(left.bought), 30, np.float32), Lists.of([left.bought])
+        np.testing.assert_array_equal(
+            own_features(Shoppers.of([left]), asked, usual), own_features(Shoppers.of([right]), asked, usual)
+        )
         checked += 1
     assert checked > 500
 

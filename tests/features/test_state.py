@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from endcap.core.types import EventType, Placement
+from endcap.features.groups import find, gather
 from endcap.features.ids import basket_key
 from endcap.features.sequences import NOTHING
-from endcap.features.state import MAX_EVENTS, UserState, context, gather
+from endcap.features.state import MAX_EVENTS, UserState, context
 
 VIEW, ADD, REMOVE, PURCHASE = (EventType(name).code for name in ("view", "add_to_cart", "remove_from_cart", "purchase"))
 DAY_MS = 86_400_000
@@ -93,10 +94,15 @@ def test_history_before_is_strict():
 
 
 @pytest.mark.parametrize("wanted", [[5], [0, 5, 9], []])
-def test_groups_find_what_is_there(wanted):
+def test_groups_are_found_by_their_code(wanted):
     groups = gather(np.array([5, 2, 5], np.int32), np.array([1, 2, 3]), np.array([1, 1, 2], np.uint64))
     assert groups.codes.tolist() == [2, 5]
     assert groups.n.tolist() == [1, 2]
-    rows, there = groups.find(np.array(wanted, np.int32))
-    assert there.tolist() == [code in (2, 5) for code in wanted]
-    assert groups.codes[rows[there]].tolist() == [code for code in wanted if code in (2, 5)]
+    assert (groups.first_ms.tolist(), groups.last_ms.tolist()) == ([2, 1], [2, 3])
+    rows = find(groups.codes, np.array(wanted, np.int32))
+    assert rows.tolist() == [{2: 0, 5: 1}.get(code, 2) for code in wanted]
+
+
+def test_nothing_is_found_among_no_groups():
+    groups = gather(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.uint64))
+    assert find(groups.codes, np.array([[0, 5]], np.int32)).tolist() == [[0, 0]]

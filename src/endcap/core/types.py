@@ -199,15 +199,23 @@ class Evidence(Protocol):
 class Candidates:
     """The union of the sources' proposals, for several contexts end to end. items: int32 [n], distinct within a
     context. scores, ranks: float32 [n, sources]; ranks are 0 for a source's best and `per_source` for what it did not
-    propose. sizes: int64 [q], how many candidates each context has."""
+    propose. sizes: int64 [q], how many candidates each context has. best: float32 [q, sources], the highest score a
+    source gives to any candidate of the context."""
 
     items: Int32Array
     scores: Float32Array
     ranks: Float32Array
     per_source: int
     sizes: Int64Array
+    best: Float32Array
+
+    @classmethod
+    def of(cls, items: Int32Array, scores: Float32Array, ranks: Float32Array, per_source: int) -> Candidates:
+        """Those of one context."""
+        best = scores.max(axis=0, initial=0)[None]
+        return cls(items, scores, ranks, per_source, np.array([len(items)], np.int64), best)
 
     def take(self, rows: Int64Array) -> Candidates:
         """Some candidates of one context. rows: int64, ascending."""
         size = np.array([len(rows)], np.int64)
-        return Candidates(self.items[rows], self.scores[rows], self.ranks[rows], self.per_source, size)
+        return Candidates(self.items[rows], self.scores[rows], self.ranks[rows], self.per_source, size, self.best)

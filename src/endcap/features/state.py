@@ -7,19 +7,17 @@ Training slices a history at some past moment and calls `context`; the server ap
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from endcap.core.types import Context, EventType, Int32Array, Int64Array, Placement
+from endcap.core.types import Context, EventType, Int32Array, Placement
+from endcap.features.groups import gather
 from endcap.features.sequences import NOTHING, REMEMBERED_CODES, History
 
 MAX_EVENTS = 4096
 VISIT_MS = 24 * 3600 * 1000
 ADD, REMOVE, PURCHASE = EventType.ADD_TO_CART.code, EventType.REMOVE_FROM_CART.code, EventType.PURCHASE.code
 LOOKS = (EventType.VIEW.code, EventType.CLICK.code)
-NO_ITEMS = np.empty(0, np.int32)
 
 
 class UserState:
@@ -67,37 +65,6 @@ class UserState:
         self._ts_ms: list[int] = kept.ts_ms.tolist()
         self._baskets: list[int] = kept.baskets.tolist()
         self._frozen = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Groups:
-    """Events gathered by a code. codes: distinct, ascending; n: baskets with it; first_ms, last_ms: when. All [g]."""
-
-    codes: Int32Array
-    n: Int32Array
-    first_ms: Int64Array
-    last_ms: Int64Array
-
-    def find(self, wanted: Int32Array) -> tuple[Int64Array, NDArray[np.bool_]]:
-        """For each wanted code its row (0 where absent) and whether it is there."""
-        if not len(self.codes):
-            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-        rows = np.minimum(np.searchsorted(self.codes, wanted), len(self.codes) - 1)
-        return rows, self.codes[rows] == wanted
-
-
-def gather(codes: Int32Array, ts_ms: Int64Array, baskets: NDArray[np.uint64]) -> Groups:
-    """Group events (oldest first) by code. A basket counts once for each run of it within a code's events."""
-    if not len(codes):
-        return Groups(NO_ITEMS, NO_ITEMS, np.empty(0, np.int64), np.empty(0, np.int64))
-    order = np.argsort(codes, kind="stable")
-    codes, ts_ms, baskets = codes[order], ts_ms[order], baskets[order]
-    new_code = np.concatenate([[True], codes[1:] != codes[:-1]])
-    new_basket = np.concatenate([[True], baskets[1:] != baskets[:-1]]) | new_code
-    starts = np.flatnonzero(new_code)
-    ends = np.append(starts[1:], len(codes)) - 1
-    counts = np.add.reduceat(new_basket.astype(np.int32), starts, dtype=np.int32)
-    return Groups(codes[starts], counts, ts_ms[starts], ts_ms[ends])
 
 
 def context(

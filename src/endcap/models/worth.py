@@ -16,6 +16,7 @@ from endcap.models.ranker import Examples, Ranker
 
 K = 10
 SIGMAS = 1.96
+PARTS = ("score", "rank", "share")
 
 
 Fitted = tuple[Ranker, Examples]
@@ -53,7 +54,7 @@ def worth(source: str, whole: Fitted, lean: Fitted, held_out: Int64Array) -> Ver
 
 def without(examples: Examples, names: Sequence[str], source: str, per_source: int) -> tuple[Examples, tuple[str, ...]]:
     """The examples as they would be had the source not been there. Every query remains, some without a target."""
-    kept = [place for place, name in enumerate(names) if name not in (f"score_{source}", f"rank_{source}")]
+    kept = [place for place, name in enumerate(names) if name not in {f"{part}_{source}" for part in PARTS}]
     features = examples.features.copy()
     proposed = features[:, names.index(f"rank_{source}")] < per_source
     counts = features[:, names.index("proposed_by")]

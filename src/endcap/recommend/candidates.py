@@ -50,7 +50,7 @@ def gather(evidence: Sequence[Evidence], per_source: int, allowed: Allowed) -> C
     for column, (entry, proposed) in enumerate(zip(evidence, proposals, strict=True)):
         scores[:, column] = entry.at(items)
         ranks[np.searchsorted(items, proposed), column] = np.arange(len(proposed), dtype=np.float32)
-    return Candidates(items, scores, ranks, per_source, np.array([len(items)], np.int64))
+    return Candidates.of(items, scores, ranks, per_source)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
@@ -63,6 +63,7 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
         np.concatenate([part.ranks for part in parts]),
         parts[0].per_source,
         np.concatenate([part.sizes for part in parts]),
+        np.concatenate([part.best for part in parts]),
     )
 
 

@@ -1,64 +1,59 @@
 """Features of each candidate for the ranker: what the sources say, what the shopper did, what the item is.
 
-One `Hydrator` serves training and answering. All features are float32; NaN stands for "never happened", which
-LightGBM splits on.
+One `Hydrator` serves training and answering; a live request is a batch of one. All features are float32; NaN stands
+for "never happened", which LightGBM splits on.
 
-Legend: n candidates, s sources.
+Legend: q contexts, n candidates of all contexts end to end, s sources, i items, l levels (`LEVELS`), g groups:
+purchases of one context with one code of one level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from endcap.core.types import Candidates, Context, EventType, Float32Array, Int32Array, Placement
+from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Int64Array, Placement
+from endcap.features.batch import SPAN, Lists, Shoppers, keyed
+from endcap.features.groups import Groups, find, gather
 from endcap.features.ids import UNKNOWN
 from endcap.features.items import ItemTable
 from endcap.features.purchases import NAMES as OWN
 from endcap.features.purchases import own_features
-from endcap.features.state import Groups, gather
 from endcap.features.stats import ItemStats
 
 DAY_MS = 86_400_000
-PURCHASE = EventType.PURCHASE.code
 PLACEMENTS = {place: code for code, place in enumerate(Placement)}
 LEVELS = ("leaf", "middle", "top", "brand", "line")
-
-
-@dataclass(frozen=True, slots=True)
-class _Shopper:
-    """Totals over a shopper's purchases."""
-
-    baskets: int
-    basket_size: float
-    days_since: float
-    repeat_share: float
-    log_price: float
-    pace_days: float
+LEAF = LEVELS.index("leaf")
+LOOKED_AT = ("leaf", "brand")
+GROUP = ("n", "share", "days_since", "days_first", "due")
+SHARE = GROUP.index("share")
+NEVER = (0, 0, np.nan, np.nan, np.nan)
+Block = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]
 
 
 class Hydrator:
     """Builds the feature matrix. `names` are its columns, in order; a ranker is bound to them."""
 
     def __init__(self, table: ItemTable, stats: ItemStats, sources: Sequence[str]) -> None:
-        self._table, self._stats = table, stats
+        self._interval_days = stats.interval_days
         self._log_price = np.log(np.maximum(np.nan_to_num(table.price, nan=1.0), 0.01)).astype(np.float32)
         self._log_price[np.isnan(table.price)] = np.nan
-        self._levels: dict[str, Int32Array] = {level: getattr(table, level) for level in LEVELS}
-        self._sold = {level: _sold_in(self._levels[level], stats.lately) for level in ("leaf", "middle")}
+        self._items = _item_columns(table, stats, self._log_price)
+        self._codes = np.stack([getattr(table, level) for level in LEVELS]) - UNKNOWN  # 0 stands for UNKNOWN
         self.names: tuple[str, ...] = (
             *(f"score_{name}" for name in sources),
             *(f"rank_{name}" for name in sources),
+            *(f"share_{name}" for name in sources),
             "proposed_by",
             *OWN,
-            *(name for level in LEVELS for name in _group_names(level)),
+            *(f"{level}_{part}" for level in LEVELS for part in GROUP),
             "share_of_leaf",
             "leaf_variety",
             *(f"in_cart_{level}" for level in LEVELS),
-            *(f"in_session_{level}" for level in ("leaf", "brand")),
+            *(f"in_session_{level}" for level in LOOKED_AT),
             "item_baskets",
             "item_users",
             "item_repeat",
@@ -80,89 +75,149 @@ class Hydrator:
             "user_pace_days",
             "cart_size",
             "placement",
+            "seen_popularity",
+            "last_popularity",
         )
 
     def features(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
-        """float32 [n, len(names)]: of the candidates of all contexts, end to end."""
-        ends = np.cumsum(candidates.sizes)
-        parts = [
-            self._features(candidates.take(np.arange(end - size, end)), context)
-            for context, size, end in zip(contexts, candidates.sizes, ends, strict=True)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        """float32 [n, len(names)], each row as it is for its context alone. contexts: at least one.
 
-    def _features(self, candidates: Candidates, context: Context) -> Float32Array:
-        items, stats = candidates.items, self._stats
-        rows = context.kinds == PURCHASE
-        bought_items, ts_ms, baskets = context.items[rows], context.ts_ms[rows], context.baskets[rows]
-        shopper = self._shopper(context, bought_items, baskets)
-        proposed = (candidates.ranks < candidates.per_source).sum(axis=1)
-        mine = Groups(context.bought, context.bought_n, context.bought_first_ms, context.bought_last_ms)
-        columns: list[NDArray[np.floating] | NDArray[np.integer] | NDArray[np.bool_] | float] = [
-            *candidates.scores.T,
-            *candidates.ranks.T,
-            proposed,
-            *own_features(context, items, stats.interval_days[items]).T,
-        ]
-        groups = {level: gather(codes[bought_items], ts_ms, baskets) for level, codes in self._levels.items()}
-        for level, codes in self._levels.items():
-            columns += _group_columns(groups[level], codes[items], context.now_ms, shopper.baskets)
-        own_n = _baskets_with(mine, items)
-        leaf_n = _baskets_with(groups["leaf"], self._table.leaf[items])
-        columns += [own_n / np.maximum(leaf_n, 1), self._variety(context.bought, items)]
-        columns += [_matches(codes, context.cart, items) for codes in self._levels.values()]
-        columns += [_matches(self._levels[level], context.session, items) for level in ("leaf", "brand")]
-        columns += [
-            stats.baskets[items],
-            stats.users[items],
-            stats.repeat[items],
-            stats.trend[items],
-            stats.quiet_days[items],
-            stats.interval_days[items],
-            stats.lately[items],
-            stats.newcomers[items],
-            stats.basket_size[items],
-            np.expm1(stats.lately[items]) / (1 + self._sold["leaf"][items]),
-            self._sold["leaf"][items],
-            self._sold["middle"][items],
-            self._log_price[items],
-            self._log_price[items] - shopper.log_price,
-            shopper.baskets,
-            shopper.basket_size,
-            shopper.days_since,
-            shopper.repeat_share,
-            shopper.pace_days,
-            len(context.cart),
-            PLACEMENTS[context.placement],
-        ]
-        matrix = np.empty((len(items), len(columns)), np.float32)
-        for place, column in enumerate(columns):
-            matrix[:, place] = column
+        ValueError where the candidates are not of the sources in `names`.
+        """
+        matrix = np.empty((len(candidates.items), len(self.names)), np.float32)
+        place = 0
+        for block in self._blocks(candidates, contexts):
+            matrix[:, place : place + block.shape[1]] = block
+            place += block.shape[1]
+        if place != len(self.names):
+            raise ValueError(f"there are {place} columns for {len(self.names)} names")
         return matrix
 
-    def _shopper(self, context: Context, items: Int32Array, baskets: NDArray[np.uint64]) -> _Shopper:
-        if not len(items):
-            return _Shopper(0, np.nan, np.nan, np.nan, np.nan, np.nan)
-        n = 1 + int(np.count_nonzero(baskets[1:] != baskets[:-1]))
-        first, last = int(context.bought_first_ms.min()), int(context.bought_last_ms.max())
-        prices = self._log_price[items]
-        known = ~np.isnan(prices)
-        return _Shopper(
-            n,
-            len(items) / n,
-            (context.now_ms - last) / DAY_MS,
-            1 - len(context.bought) / int(context.bought_n.sum()),
-            float(prices[known].mean()) if known.any() else np.nan,
-            (last - first) / DAY_MS / max(1, n - 1),
-        )
+    def _blocks(self, candidates: Candidates, contexts: Sequence[Context]) -> Iterator[Block]:
+        """The columns in the order of `names`, several at a time: [n, some]."""
+        shoppers, proposed = Shoppers.of(contexts), Lists.joined(candidates.items, candidates.sizes)
+        rows, items, codes = proposed.rows, proposed.items, self._keys(proposed)
+        own = own_features(shoppers, proposed, self._interval_days[items])
+        yield candidates.scores
+        yield candidates.ranks
+        best = candidates.best[rows]
+        yield np.divide(candidates.scores, best, out=np.zeros_like(best), where=best > 0)
+        yield np.count_nonzero(candidates.ranks < candidates.per_source, axis=1)[:, None]
+        yield own
+        groups = self._groups(shoppers)
+        found = find(groups.codes, codes)
+        in_groups = self._group_table(groups, shoppers)[found.T]
+        in_groups[(shoppers.n_orders == 0)[rows], :, SHARE] = np.nan
+        yield in_groups.reshape(len(items), len(LEVELS) * len(GROUP))
+        leaf_n = np.append(groups.n, 0)[found[LEAF]]
+        yield (own[:, OWN.index("own_n")] / np.maximum(leaf_n, 1))[:, None]
+        yield self._variety(groups, shoppers.bought)[found[LEAF]][:, None]
+        yield self._matches(shoppers.cart, codes, LEVELS)
+        yield self._matches(shoppers.session, codes, LOOKED_AT)
+        yield self._items[items]
+        yield (self._log_price[items] - self._mean_log_price(shoppers)[rows])[:, None]
+        yield _totals(shoppers)[rows]
+        yield np.column_stack([shoppers.cart.sizes, [PLACEMENTS[context.placement] for context in contexts]])[rows]
+        yield self._taste(contexts)[rows]
 
-    def _variety(self, bought: Int32Array, items: Int32Array) -> NDArray[np.int64]:
-        """How many different items of the candidate's leaf category the shopper has bought."""
-        owned = self._table.leaf[bought]
-        counts = np.bincount(owned[owned != UNKNOWN], minlength=1)
-        leaf = self._table.leaf[items]
-        inside = (leaf != UNKNOWN) & (leaf < len(counts))
-        return np.where(inside, counts[np.where(inside, leaf, 0)], 0)
+    def _taste(self, contexts: Sequence[Context]) -> Float32Array:
+        """float32 [q, 2]: how popular what a shopper turned to is, in the mean and the newest; NaN for nobody."""
+        seen = Lists.of([context.items for context in contexts])
+        popularity, there = self._items[seen.items, 0], np.flatnonzero(seen.sizes)
+        table = np.full((len(contexts), 2), np.nan, np.float32)
+        totals = np.bincount(seen.rows, popularity, len(contexts))
+        table[there, 0] = totals[there] / seen.sizes[there]
+        table[there, 1] = popularity[np.cumsum(seen.sizes)[there] - 1]
+        return table
+
+    def _keys(self, lists: Lists) -> Int64Array:
+        """int64 [l, k]: the level, the context and the item's code as one number, in the order of these three."""
+        q = len(lists.sizes)
+        return keyed(lists.rows + q * np.arange(len(LEVELS))[:, None], self._codes[:, lists.items])
+
+    def _groups(self, shoppers: Shoppers) -> Groups[np.int64]:
+        """Purchases by context, level and code. UNKNOWN counts as a code of its own."""
+        keys = self._keys(shoppers.purchases).ravel()
+        return gather(keys, np.tile(shoppers.ts_ms, len(LEVELS)), np.tile(shoppers.baskets, len(LEVELS)))
+
+    def _group_table(self, groups: Groups[np.int64], shoppers: Shoppers) -> Float32Array:
+        """float32 [g + 1, len(GROUP)]: baskets with the code, their share, days since the last and the first, and how
+        due it is: days since the last over the mean gap between them. The last row is for a code never bought."""
+        rows, n = groups.codes // SPAN % len(shoppers.now_ms), groups.n
+        last = (shoppers.now_ms[rows] - groups.last_ms) / DAY_MS
+        first = (shoppers.now_ms[rows] - groups.first_ms) / DAY_MS
+        gap = np.where(n > 1, (first - last) / np.maximum(n - 1, 1), np.nan)
+        table = np.empty((len(n) + 1, len(GROUP)), np.float32)
+        table[:-1] = np.column_stack([n, n / shoppers.n_orders[rows], last, first, last / np.maximum(gap, 0.5)])
+        table[:-1][groups.codes % SPAN == 0] = NEVER
+        table[-1] = NEVER
+        return table
+
+    def _variety(self, groups: Groups[np.int64], bought: Lists) -> NDArray[np.int64]:
+        """int64 [g + 1]: how many different items with the leaf category of the group the shopper has bought; 0 for
+        other groups and in the last row."""
+        leaves = find(groups.codes, self._keys(bought)[LEAF])
+        counts = np.bincount(leaves, minlength=len(groups.codes) + 1)
+        counts[:-1][groups.codes % SPAN == 0] = 0
+        return counts
+
+    def _matches(self, held: Lists, codes: Int64Array, levels: Sequence[str]) -> NDArray[np.int64]:
+        """int64 [n, len(levels)]: how many of the items held share the candidate's code. codes: int64 [l, n]."""
+        columns = [LEVELS.index(level) for level in levels]
+        own = self._keys(held)[columns]
+        distinct, counts = np.unique(own[own % SPAN != 0], return_counts=True)
+        return np.append(counts, 0)[find(distinct, codes[columns]).T]
+
+    def _mean_log_price(self, shoppers: Shoppers) -> Float32Array:
+        """float32 [q]: over the purchases with a known price; NaN where there is none."""
+        prices = self._log_price[shoppers.purchases.items]
+        known = np.flatnonzero(~np.isnan(prices))
+        rows, q = shoppers.purchases.rows[known], len(shoppers.now_ms)
+        n = np.bincount(rows, minlength=q)
+        summed = np.zeros(len(known) + q, np.float32)  # a zero goes before each context's prices, so that none is empty
+        summed[np.arange(len(known)) + rows + 1] = prices[known]
+        totals = np.add.reduceat(summed, np.cumsum(n) - n + np.arange(q))
+        return np.where(n > 0, totals / np.maximum(n, 1), np.nan).astype(np.float32)
+
+
+def _totals(shoppers: Shoppers) -> NDArray[np.float64]:
+    """float64 [q, 5] over all purchases of a context: baskets, purchases in each, days since the last one, share that
+    were repeats, days between two baskets; NaN but for the first where there are none."""
+    table = np.full((len(shoppers.now_ms), 5), np.nan)
+    table[:, 0] = shoppers.n_orders
+    n = shoppers.purchases.sizes
+    there = np.flatnonzero(n)
+    ends = np.cumsum(n)[there]
+    first_ms, last_ms = shoppers.ts_ms[ends - n[there]], shoppers.ts_ms[ends - 1]
+    baskets = shoppers.n_orders[there]
+    in_baskets = np.bincount(shoppers.bought.rows, shoppers.bought_n, len(n))[there]
+    table[there, 1] = n[there] / baskets
+    table[there, 2] = (shoppers.now_ms[there] - last_ms) / DAY_MS
+    table[there, 3] = 1 - shoppers.bought.sizes[there] / in_baskets
+    table[there, 4] = (last_ms - first_ms) / DAY_MS / np.maximum(baskets - 1, 1)
+    return table
+
+
+def _item_columns(table: ItemTable, stats: ItemStats, log_price: Float32Array) -> Float32Array:
+    """float32 [i, 13]: what is the same for every shopper, `item_baskets` to `log_price`."""
+    leaf, middle = _sold_in(table.leaf, stats.lately), _sold_in(table.middle, stats.lately)
+    return np.column_stack(
+        [
+            stats.baskets,
+            stats.users,
+            stats.repeat,
+            stats.trend,
+            stats.quiet_days,
+            stats.interval_days,
+            stats.lately,
+            stats.newcomers,
+            stats.basket_size,
+            np.expm1(stats.lately) / (1 + leaf),
+            leaf,
+            middle,
+            log_price,
+        ]
+    )
 
 
 def _sold_in(codes: Int32Array, lately: Float32Array) -> Float32Array:
@@ -170,41 +225,3 @@ def _sold_in(codes: Int32Array, lately: Float32Array) -> Float32Array:
     known = codes != UNKNOWN
     totals = np.bincount(codes[known], np.expm1(lately[known]), int(codes.max(initial=0)) + 1)
     return np.where(known, totals[np.where(known, codes, 0)], 0).astype(np.float32)
-
-
-def _group_names(level: str) -> list[str]:
-    return [f"{level}_{part}" for part in ("n", "share", "days_since", "days_first", "due")]
-
-
-def _group_columns(groups: Groups, codes: Int32Array, now_ms: int, user_baskets: int) -> list[NDArray[np.float64]]:
-    """Baskets with the code, their share, days since the last and the first, and how due it is: days since the last
-    over the mean gap between them."""
-    rows, there = groups.find(codes)
-    if not len(groups.codes):
-        nothing = np.full(len(codes), np.nan)
-        return [np.zeros(len(codes)), nothing, nothing, nothing, nothing]
-    there &= codes != UNKNOWN
-    n = np.where(there, groups.n[rows], 0)
-    last = np.where(there, (now_ms - groups.last_ms[rows]) / DAY_MS, np.nan)
-    first = np.where(there, (now_ms - groups.first_ms[rows]) / DAY_MS, np.nan)
-    gap = np.where(n > 1, (first - last) / np.maximum(n - 1, 1), np.nan)
-    return [n.astype(np.float64), n / max(1, user_baskets), last, first, last / np.maximum(gap, 0.5)]
-
-
-def _baskets_with(groups: Groups, codes: Int32Array) -> NDArray[np.int64]:
-    """How many baskets had each code."""
-    if not len(groups.codes):
-        return np.zeros(len(codes), np.int64)
-    rows, there = groups.find(codes)
-    return np.where(there, groups.n[rows], 0).astype(np.int64)
-
-
-def _matches(codes: Int32Array, held: Int32Array, items: Int32Array) -> NDArray[np.int64]:
-    """How many of the held items share the candidate's code."""
-    if not len(held):
-        return np.zeros(len(items), np.int64)
-    owned = codes[held]
-    counts = np.bincount(owned[owned != UNKNOWN], minlength=1)
-    wanted = codes[items]
-    inside = (wanted != UNKNOWN) & (wanted < len(counts))
-    return np.where(inside, counts[np.where(inside, wanted, 0)], 0)

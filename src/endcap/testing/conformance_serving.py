@@ -204,9 +204,7 @@ class ScorerConformance:
         draw = np.random.default_rng(0)
         features = draw.random((8, self.columns)).astype(np.float32)
         scores, ranks = draw.random((8, 2)).astype(np.float32), np.tile(np.arange(8, dtype=np.float32)[:, None], 2)
-        candidates = Candidates(
-            np.arange(8, dtype=np.int32)[order], scores[order], ranks[order], 8, np.array([len(order)])
-        )
+        candidates = Candidates.of(np.arange(8, dtype=np.int32)[order], scores[order], ranks[order], 8)
         return scorer.score(features[order], candidates)
 
 
