@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -63,6 +64,20 @@ def compare(
             ranked, slates = zip(*(row[column] for row in answers), strict=True)
             comparison.add(task, model, measure(ranked), _beyond_accuracy(slates, fitted))
     return comparison
+
+
+def users_per_second(
+    pipeline: Pipeline, histories: Histories, task: str, asked: Sequence[Case], *, workers: int
+) -> float:
+    """How many cases are ranked in a second, from a history to a sorted list, by all workers together."""
+
+    def rank(piece: range) -> list[int]:
+        some = [question(task, asked[place], histories, pipeline.table.ids) for place in piece]
+        return [len(found.items) for found in pipeline.rank([(one.query, one.context) for one in some])]
+
+    started = time.monotonic()
+    in_order(rank, len(asked), workers, lambda share: None)
+    return len(asked) / (time.monotonic() - started)
 
 
 def _answers(

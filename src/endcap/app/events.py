@@ -1,18 +1,29 @@
-"""What an event must be to be recorded, wherever it comes from."""
+"""What an event must be to be recorded, wherever it comes from: what ingestion asks of a row, and ids that can be read.
+
+The rules are those of `data.checks`, under the same names; blank and unreadable ids are refused here only, as a file's
+blank cell is a missing one.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
+
+import msgspec
 
 from endcap.core.errors import CallerError
 from endcap.core.types import Event, EventType
-from endcap.data.checks import DAY_MS, EARLIEST_MS
+from endcap.data.checks import DAY_MS, EARLIEST_MS, NUMBERS
 
 MAX_BATCH = 10_000
+IDS = ("user_id", "item_id", "event_id", "session_id", "recommendation_id")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of a character, which cannot be written
 
 
 def check_event(event: Event, now_ms: int, where: str = "event") -> None:
-    """Raises CallerError for a time that cannot be, and for an act on no item."""
+    """Raises CallerError for a time that cannot be, an act on no item, an id that is blank or holds control characters,
+    and a number that is not finite, a negative price or a quantity that is not above zero."""
     if not EARLIEST_MS <= event.ts_ms <= now_ms + DAY_MS:
         raise CallerError(
             f"{event.ts_ms} is before 1995 or more than a day ahead.",
@@ -21,13 +32,62 @@ def check_event(event: Event, now_ms: int, where: str = "event") -> None:
         )
     if event.item_id is None and event.event_type is not EventType.SEARCH:
         raise CallerError(f"A {event.event_type} needs an item.", where=f"{where}.item_id", next_step="Name the item.")
+    for name in IDS:
+        _check_id(name, getattr(event, name), where)
+    for name in NUMBERS:
+        _check_number(name, getattr(event, name), where)
 
 
-def check_events(events: Sequence[Event], now_ms: int) -> None:
-    """All of a batch, or none: raises CallerError for the first that is wrong."""
+def check_events(events: Sequence[Event], now_ms: int) -> list[Event]:
+    """All of a batch, or none: raises CallerError for the first that is wrong. Event types may be given as text."""
     if len(events) > MAX_BATCH:
         raise CallerError(
             f"A batch of {len(events)} events is too large.", where="events", next_step=f"Send at most {MAX_BATCH}."
         )
-    for place, event in enumerate(events):
+    typed = [_typed(event, f"events[{place}]") for place, event in enumerate(events)]
+    for place, event in enumerate(typed):
         check_event(event, now_ms, f"events[{place}]")
+    return typed
+
+
+def _typed(event: Event, where: str) -> Event:
+    """The event with every field of its declared type; Python itself looks at none of them."""
+    if not isinstance(event, Event):
+        raise CallerError(
+            f"A {type(event).__name__} is no Event.",
+            where=where,
+            next_step="Call record(event) or record(*events) with endcap.Event.",
+        )
+    try:
+        return msgspec.convert(msgspec.structs.asdict(event), Event)
+    except msgspec.ValidationError as error:
+        raise CallerError(f"{error}.", where=where, next_step="The fields are those of endcap.Event.") from error
+
+
+def _check_id(name: str, value: str | None, where: str) -> None:
+    if value is None or (name == "event_id" and not value):
+        return
+    if not value.strip():
+        raise CallerError(f"The {name} is blank.", where=f"{where}.{name}", next_step="Send an id, or leave it out.")
+    if CONTROL.search(value):
+        raise CallerError(
+            f"The {name} {value!r} holds control characters.",
+            where=f"{where}.{name}",
+            next_step="Send an id that can be read.",
+        )
+
+
+def _check_number(name: str, value: float | None, where: str) -> None:
+    if value is None:
+        return
+    wrong = ""
+    if not math.isfinite(value):
+        wrong = "is not a finite number"
+    elif name == "price" and value < 0:
+        wrong = "is negative"
+    elif name == "quantity" and value <= 0:
+        wrong = "is not above zero"
+    if wrong:
+        raise CallerError(
+            f"The {name} {value:g} {wrong}.", where=f"{where}.{name}", next_step="Send what was meant, or leave it out."
+        )

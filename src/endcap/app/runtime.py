@@ -9,9 +9,11 @@ shop.record(event)
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +29,7 @@ from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
 from endcap.core.types import Event, EventType, Placement, Query, Slate
+from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
 from endcap.data.store import Appended, Store
@@ -88,11 +91,28 @@ class Shop:
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
         """Make a workspace; an existing one is left as it is. Returns its folder. settings: its `endcap.toml`."""
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        if not (place / CONFIG_FILE).exists():
-            (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
+        if not place.is_dir():
+            database.make_folder(place)
+        with database.translated(place):
+            if not (place / CONFIG_FILE).exists():
+                (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
         Store.open(place / "store", create=True).close()
         return place
+
+    @staticmethod
+    def delete(folder: str | Path) -> None:
+        """Delete a workspace and all that is in it; one that is not there is no error.
+
+        CallerError for a folder that is no workspace, ServiceError while another process writes to it.
+        """
+        place = Path(folder)
+        if not place.exists():
+            return
+        if not (place / CONFIG_FILE).is_file():
+            raise CallerError("The folder is no workspace.", where=str(place), next_step="Choose another folder.")
+        database.make_folder(place / "store")
+        with database.translated(place), closing(database.lock_for_writing(place / "store")):
+            shutil.rmtree(place)
 
     @classmethod
     def open(cls, folder: str | Path, *, clock: Clock = system_clock, read_only: bool = False) -> Self:
@@ -150,9 +170,7 @@ class Shop:
         """Make a release (default: the newest) the one that answers."""
         found = self.releases.list()
         if not found:
-            raise NotFoundError(
-                "There is no release yet.", where=str(self.folder), next_step="Train first: endcap train"
-            )
+            raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
         self.releases.publish(chosen)
         return chosen
@@ -163,20 +181,23 @@ class Shop:
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """What training measured for a release (default: the published one)."""
-        chosen = release_id or self.releases.current() or ""
+        chosen = release_id or self.releases.current()
+        if chosen is None:
+            raise NotFoundError("No release is published.", where=str(self.folder), next_step=self._train_first())
         self.releases.manifest(chosen)
         path = self.releases.root / chosen / "evaluation.json"
         if not path.is_file():
             raise NotFoundError(
-                "The release was trained without evaluation.", where=chosen, next_step="endcap evaluate"
+                "The release was trained without evaluation.",
+                where=chosen,
+                next_step=f"Train with it: endcap train --shop {self.folder}",
             )
         found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
         return found
 
     def record(self, *events: Event) -> Appended:
         """Write events durably; when this returns, the next answer takes them into account."""
-        check_events(events, self.clock())
-        return self.store.append(events)
+        return self.store.append(check_events(events, self.clock()))
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
@@ -184,7 +205,7 @@ class Shop:
 
     def answer(self, query: Query) -> Slate:
         """A slate for a query."""
-        _check_query(query)
+        query = _checked(query)
         now_ms = self.clock() if query.now_ms is None else query.now_ms
         release, known = self._serving.context(query, now_ms)
         items, degraded = release.pipeline.answer(query, known)
@@ -194,7 +215,9 @@ class Shop:
         """Items to show beside one, for no shopper in particular."""
         if self._serving.current()[0].fitted.table.ids.position(item_id) == UNKNOWN:
             raise NotFoundError(
-                f"The release has no item {item_id!r}.", where="item_id", next_step="Ingest it, then train."
+                f"The release has no item {item_id!r}.",
+                where="item_id",
+                next_step=f"Ingest it, then train: endcap train --shop {self.folder}",
             )
         return self.answer(Query(item_id=item_id, n=n, placement=Placement.ITEM, locale=locale))
 
@@ -233,8 +256,23 @@ class Shop:
             return Health(ready=False, problem=str(error))
         return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq)
 
+    def _train_first(self) -> str:
+        return f"Train one: endcap train --shop {self.folder}"
 
-def _check_query(query: Query) -> None:
+
+def _checked(query: Query) -> Query:
+    """The query with every field of its declared type; the placement may be given as text, the locale as `zh_CN`."""
+    try:
+        query = msgspec.convert({field.name: getattr(query, field.name) for field in fields(Query)}, Query)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).removesuffix("`").partition(" - at `$.")
+        step = f"One of {', '.join(Placement)}." if place == "placement" else "The fields are those of endcap.Query."
+        raise CallerError(f"{what}.", where=place, next_step=step) from error
+    _check_limits(query)
+    return replace(query, locale=query.locale.replace("_", "-"))
+
+
+def _check_limits(query: Query) -> None:
     if not 1 <= query.n <= MAX_N:
         raise CallerError(f"n is {query.n}.", where="n", next_step=f"Ask for 1 to {MAX_N} items.")
     for name in ("cart", "exclude", "categories", "session_events"):

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from endcap.app.evaluation import compare
+from endcap.app.evaluation import compare, users_per_second
 from endcap.app.examples import examples_at, join
 from endcap.app.ingest import Progress
 from endcap.app.plans import Plan, Stage, plan
@@ -40,6 +40,7 @@ from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
 from endcap.models.ranker import Examples, Ranker, fit_ranker, held_out_users
 from endcap.models.worth import without, worth
+from endcap.recommend.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -95,7 +96,7 @@ class _Training:
         self._read()
         steps = plan(self.bought, self.histories, self.config.train)
         ranker = self._fit_ranker(steps)
-        comparison = self._evaluate(steps.test, ranker) if evaluate else None
+        comparison = self._evaluate(steps.test, ranker)[0] if evaluate else None
         fitted = self._fit_all(steps.end_ms)
         self.stage("write release")
         manifest = write_release(
@@ -117,9 +118,11 @@ class _Training:
         self._read()
         steps = plan(self.bought, self.histories, self.config.train)
         ranker = self._fit_ranker(steps)
-        comparison = self._evaluate(steps.test, ranker)
+        comparison, pipeline = self._evaluate(steps.test, ranker)
         self.stage("")
-        return Measured(comparison, tuple(self.notes), self.seconds, 0.0)
+        task, asked = next(iter(steps.test.cases.items()))
+        speed = users_per_second(pipeline, self.histories, task, asked.cases, workers=self.config.train.threads)
+        return Measured(comparison, tuple(self.notes), self.seconds, speed)
 
     def stage(self, name: str, share: float = 0.0) -> None:
         """Tell the progress, and book the time since the last stage began."""
@@ -199,7 +202,7 @@ class _Training:
                 ranker, examples, names = lean, fewer, fewer_names
         return ranker
 
-    def _evaluate(self, test: Stage, ranker: Ranker | None) -> Comparison:
+    def _evaluate(self, test: Stage, ranker: Ranker | None) -> tuple[Comparison, Pipeline]:
         """Step 3."""
         lasting = self._lasting("fit sources on training and validation", test.past)
         fitted = self._assemble(test.past, test.until_ms, lasting)
@@ -210,9 +213,11 @@ class _Training:
         def progress(task: str, share: float) -> None:
             self.stage("measure on the test part", (list(tasks).index(task) + share) / len(tasks))
 
-        return compare(
+        comparison = compare(
             fitted, pipeline, self.histories, tasks, seed=train.seed, workers=train.threads, progress=progress
         )
+        self.notes += [_behind(comparison, task) for task in tasks if _behind(comparison, task)]
+        return comparison, pipeline
 
     def _fit_all(self, end_ms: int) -> Fitted:
         """Step 4."""
@@ -255,3 +260,12 @@ class _Training:
             "users": len(self.histories),
             "items": len(self.table),
         }
+
+
+def _behind(comparison: Comparison, task: str) -> str:
+    """A warning where one of the parts does measurably better than the whole; else nothing."""
+    gap = comparison.gaps(task).get(comparison.headline) if task in comparison.tasks else None
+    if gap is None or gap.difference.hi >= 0:
+        return ""
+    better = -gap.difference.mean
+    return f"On {task}, {gap.baseline} alone does better than the whole, by {better:.4f}: look before you publish."
