@@ -129,12 +129,20 @@ def test_candidates_of_other_sources_are_refused():
         hydrator.features(fewer, [a_context([1])])
 
 
+def test_candidates_of_more_or_fewer_contexts_are_refused():
+    draw = np.random.default_rng(0)
+    hydrator, part = a_shop(draw, 12), proposals(draw, 12, 3)
+    for contexts in ([], [a_context(), a_context()]):
+        with pytest.raises(ValueError, match="contexts"):
+            hydrator.features(part, contexts)
+
+
 def test_features_by_hand():
     tea, milk = ["drinks", "tea"], ["drinks", "milk"]
     hydrator = make_hydrator(
         [(tea, "X", 10.0), (tea, "Y", 20.0), (milk, "X", None), ([], None, 5.0), ([], None, None)], [("u", 9, 0)]
     )
-    shopper = a_context([0, 1, 3, 0], viewed=[2], cart=[1], placement=Placement.CART)
+    shopper = a_context([0, 0, 1, 3, 0], viewed=[2], cart=[1, 3], placement=Placement.CART)
     scores, ranks = np.zeros((4, 2), np.float32), np.array([[0, 20], [1, 0], [20, 20], [20, 1]], np.float32)
     scores[:, 0] = [1, 4, -2, 0]
     candidates = Candidates.of(np.array([0, 1, 2, 4], np.int32), scores, ranks, PER_SOURCE)
@@ -145,32 +153,33 @@ def test_features_by_hand():
         "share_first": [0.25, 1, -0.5, 0],
         "share_second": [0, 0, 0, 0],
         "proposed_by": [1, 2, 0, 1],
-        "own_n": [2, 1, 0, 0],
-        "leaf_n": [3, 3, 0, 0],
-        "leaf_share": [0.75, 0.75, 0, 0],
+        "own_n": [3, 1, 0, 0],
+        "own_last_gap_days": [3, nan, nan, nan],
+        "leaf_n": [4, 4, 0, 0],
+        "leaf_share": [0.8, 0.8, 0, 0],
         "leaf_days_since": [1, 1, nan, nan],
-        "leaf_days_first": [4, 4, nan, nan],
-        "leaf_due": [1 / 1.5, 1 / 1.5, nan, nan],
-        "top_n": [3, 3, 3, 0],
-        "brand_n": [2, 1, 2, 0],
-        "line_n": [2, 1, 0, 0],
-        "share_of_leaf": [2 / 3, 1 / 3, 0, 0],
+        "leaf_days_first": [5, 5, nan, nan],
+        "leaf_due": [0.75, 0.75, nan, nan],
+        "top_n": [4, 4, 4, 0],
+        "brand_n": [3, 1, 3, 0],
+        "line_n": [3, 1, 0, 0],
+        "share_of_leaf": [0.75, 0.25, 0, 0],
         "leaf_variety": [2, 2, 0, 0],
         "in_cart_leaf": [1, 1, 0, 0],
         "in_cart_brand": [0, 1, 0, 0],
         "in_session_leaf": [0, 0, 1, 0],
         "in_session_brand": [1, 0, 1, 0],
-        "price_gap": np.log([10, 20, nan, nan]) - np.log([10, 20, 5, 10]).mean(),
-        "user_baskets": [4] * 4,
+        "price_gap": np.log([10, 20, nan, nan]) - np.log([10, 10, 20, 5, 10]).mean(),
+        "user_baskets": [5] * 4,
         "user_basket_size": [1] * 4,
         "user_days_since": [1] * 4,
-        "user_repeat_share": [0.25] * 4,
+        "user_repeat_share": [0.4] * 4,
         "user_pace_days": [1] * 4,
-        "cart_size": [1] * 4,
+        "cart_size": [2] * 4,
         "placement": [list(Placement).index(Placement.CART)] * 4,
     }
     for name, values in expected.items():
-        np.testing.assert_allclose(column[name], values, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(column[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_of_a_stranger_only_counts_are_known():

@@ -36,8 +36,8 @@ def gather(codes: NDArray[Code], ts_ms: Int64Array, baskets: NDArray[np.uint64])
     new_basket = np.concatenate([[True], baskets[1:] != baskets[:-1]]) | new_code
     starts = np.flatnonzero(new_code)
     ends = np.append(starts[1:], len(codes)) - 1
-    counts = np.add.reduceat(new_basket.astype(np.int32), starts, dtype=np.int32)
-    return Groups(codes[starts], counts, ts_ms[order[starts]], ts_ms[order[ends]])
+    runs = np.cumsum(new_basket, dtype=np.int32)
+    return Groups(codes[starts], runs[ends] - runs[starts] + 1, ts_ms[order[starts]], ts_ms[order[ends]])
 
 
 def find(codes: NDArray[Code], wanted: NDArray[Code]) -> NDArray[np.int64]:

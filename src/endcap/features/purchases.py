@@ -90,7 +90,8 @@ def _table(shoppers: Shoppers, bought: Int64Array) -> Float32Array:
         together / n,
     ]
     table = np.empty((m + 1, len(NAMES)), np.float32)
-    table[:m] = np.column_stack(columns)
+    for number, column in enumerate(columns):
+        table[:m, number] = column
     table[m] = NEVER
     return table
 
@@ -102,8 +103,10 @@ def _first_and_last(place: Int64Array, m: int) -> tuple[Int64Array, Int64Array, 
     first, last = np.empty(m, np.int64), np.empty(m, np.int64)
     first[place[::-1]] = purchases[::-1]  # of several writes to one place the last one stays
     last[place] = purchases
-    before, rest = last.copy(), np.delete(purchases, last)
-    before[place[rest]] = rest
+    earlier = np.ones(len(place), np.bool_)
+    earlier[last] = False
+    before = last.copy()
+    before[place[earlier]] = purchases[earlier]
     return first, before, last
 
 
@@ -115,9 +118,10 @@ def _with_cart(
     cart, orders, m = shoppers.cart, shoppers.orders, len(bought)
     if not len(cart.items):
         return np.zeros(m), np.zeros(m)
-    in_cart = np.isin(bought, cart.keys())[place]
+    in_cart = np.zeros(m + 1, np.bool_)
+    in_cart[find(bought, cart.keys())] = True
     sizes = np.bincount(orders)
-    shared = np.bincount(orders, in_cart, len(sizes))
+    shared = np.bincount(orders, in_cart[place], len(sizes))
     age = np.zeros(len(sizes))
     age[orders] = ages
     in_carts = np.repeat(np.maximum(cart.sizes, 1), shoppers.n_orders)

@@ -30,7 +30,7 @@ LEAF = LEVELS.index("leaf")
 LOOKED_AT = ("leaf", "brand")
 GROUP = ("n", "share", "days_since", "days_first", "due")
 SHARE = GROUP.index("share")
-NEVER = (0, 0, np.nan, np.nan, np.nan)
+NEVER = np.array([0, 0, np.nan, np.nan, np.nan], np.float32)
 Block = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]
 
 
@@ -82,8 +82,10 @@ class Hydrator:
     def features(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
         """float32 [n, len(names)], each row as it is for its context alone. contexts: at least one.
 
-        ValueError where the candidates are not of the sources in `names`.
+        ValueError where the candidates are not of so many contexts, or not of the sources in `names`.
         """
+        if len(candidates.sizes) != len(contexts):
+            raise ValueError(f"there are candidates of {len(candidates.sizes)} contexts for {len(contexts)} contexts")
         matrix = np.empty((len(candidates.items), len(self.names)), np.float32)
         place = 0
         for block in self._blocks(candidates, contexts):
@@ -107,7 +109,7 @@ class Hydrator:
         groups = self._groups(shoppers)
         found = find(groups.codes, codes)
         in_groups = self._group_table(groups, shoppers)[found.T]
-        in_groups[(shoppers.n_orders == 0)[rows], :, SHARE] = np.nan
+        in_groups[(shoppers.n_orders == 0)[rows], :, SHARE] = np.nan  # no orders, no shares of them
         yield in_groups.reshape(len(items), len(LEVELS) * len(GROUP))
         leaf_n = np.append(groups.n, 0)[found[LEAF]]
         yield (own[:, OWN.index("own_n")] / np.maximum(leaf_n, 1))[:, None]
@@ -143,12 +145,13 @@ class Hydrator:
     def _group_table(self, groups: Groups[np.int64], shoppers: Shoppers) -> Float32Array:
         """float32 [g + 1, len(GROUP)]: baskets with the code, their share, days since the last and the first, and how
         due it is: days since the last over the mean gap between them. The last row is for a code never bought."""
-        rows, n = groups.codes // SPAN % len(shoppers.now_ms), groups.n
+        rows, n = groups.codes // SPAN % len(shoppers.now_ms), groups.n.astype(np.float64)
         last = (shoppers.now_ms[rows] - groups.last_ms) / DAY_MS
         first = (shoppers.now_ms[rows] - groups.first_ms) / DAY_MS
         gap = np.where(n > 1, (first - last) / np.maximum(n - 1, 1), np.nan)
         table = np.empty((len(n) + 1, len(GROUP)), np.float32)
-        table[:-1] = np.column_stack([n, n / shoppers.n_orders[rows], last, first, last / np.maximum(gap, 0.5)])
+        for number, column in enumerate((n, n / shoppers.n_orders[rows], last, first, last / np.maximum(gap, 0.5))):
+            table[:-1, number] = column
         table[:-1][groups.codes % SPAN == 0] = NEVER
         table[-1] = NEVER
         return table
@@ -163,6 +166,8 @@ class Hydrator:
 
     def _matches(self, held: Lists, codes: Int64Array, levels: Sequence[str]) -> NDArray[np.int64]:
         """int64 [n, len(levels)]: how many of the items held share the candidate's code. codes: int64 [l, n]."""
+        if not len(held.items):
+            return np.zeros((codes.shape[1], len(levels)), np.int64)
         columns = [LEVELS.index(level) for level in levels]
         own = self._keys(held)[columns]
         distinct, counts = np.unique(own[own % SPAN != 0], return_counts=True)
