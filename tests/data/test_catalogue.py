@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -66,6 +67,24 @@ def test_a_frame_and_items_are_the_same_to_the_store(store: Store) -> None:
 def test_missing_columns_get_the_defaults_of_item(store: Store) -> None:
     store.put_items(pl.DataFrame({"item_id": ["a"], "price": [float("nan")]}))
     assert store.item("a") == Item(item_id="a")
+
+
+def test_columns_that_a_table_lacks_stay_and_a_null_clears(store: Store) -> None:
+    store.put_items([MILK])
+    store.put_items(pl.DataFrame({"item_id": ["milk", "new"], "availability": ["out_of_stock"] * 2}))
+    assert store.item("milk") == msgspec.structs.replace(MILK, availability=Availability.OUT_OF_STOCK)
+    assert store.item("new") == Item(item_id="new", availability=Availability.OUT_OF_STOCK)
+    cleared = pl.DataFrame({"item_id": ["milk"], "price": [None], "categories": [None]})
+    store.put_items(cleared)
+    found = store.item("milk")
+    assert found is not None
+    assert (found.price, found.categories, found.brand) == (None, (), "Meadow")
+
+
+def test_ids_alone_change_nothing(store: Store) -> None:
+    store.put_items([MILK])
+    store.put_items(pl.DataFrame({"item_id": ["milk"]}))
+    assert store.item("milk") == MILK
 
 
 def test_every_write_moves_the_version_on(store: Store) -> None:

@@ -43,7 +43,10 @@ def test_fills_are_stated_and_counted() -> None:
         ("Tea", "", "in_stock", "EUR", "{}"),
         ("", "", "in_stock", None, "{}"),
     ]
-    assert checked.fills == {"title": 1, "description": 2, "availability": 2, "currency": 1}
+    assert checked.fills == {"title": 1, "currency": 1}
+    assert checked.given == ("item_id", "title", "price", "currency")
+    absent = "description, categories, brand, attributes, images, audio, availability, created_ms"
+    assert checked.notes == (f"not in the file: {absent}; items known already keep theirs, and new ones are in_stock",)
     assert checked.frame.select("categories", "images", "audio").row(0) == ([], [], [])
 
 

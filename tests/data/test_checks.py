@@ -59,8 +59,15 @@ def test_the_form_most_rows_have_decides_and_the_others_are_refused() -> None:
     assert checked.frame["ts_ms"].to_list() == [T0, T0 + 1000]
     assert checked.refused.select("rule", "reason").row(0) == (
         "wrong_type",
-        "The ts_ms '2023-11-14' is not a time in the form the column is read in.",
+        "The ts_ms '2023-11-14' is not a time; the column is read as seconds.",
     )
+
+
+def test_no_unit_is_claimed_where_nothing_is_a_time() -> None:
+    checked = check({"ts_ms": ["14/11/2023"]})
+    form = "a number or ISO 8601 text, such as 2026-01-31T12:00:00Z"
+    assert checked.notes == (f"ts_ms: no value is {form}; the first is '14/11/2023'",)
+    assert checked.refused["reason"].item() == f"The ts_ms '14/11/2023' is not a time; the column is read as {form}."
 
 
 def test_a_stated_unit_is_not_second_guessed() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from endcap.core import tables
 from endcap.data.clean import RULES, CleanConfig, Cleaned, clean_events
@@ -184,6 +185,11 @@ def test_many_orders_in_a_minute_are_a_bots() -> None:
     line = {"event_type": "purchase", "quantity": 1.0, "price": 1.0, "ts_ms": T0}
     cleaned = clean(log(*(line | {"session_id": f"s{n}"} for n in range(11))), bot_events_per_minute=10)
     assert cleaned.counts["bots"] == 11
+
+
+def test_a_rule_to_leave_out_must_be_one() -> None:
+    with pytest.raises(ValidationError, match=r"\['foo'\] are no rules of cleaning; there are: exact_duplicate, bots"):
+        CleanConfig(skip=("bots", "foo"))
 
 
 def test_rules_can_be_left_out_and_run_on_nothing() -> None:

@@ -162,10 +162,43 @@ def test_items_and_users_add_up_too(tmp_path: Path) -> None:
         ("missing_id", 4),
         ("negative_price", 5),
     ]
-    assert items.frame.schema == pl.Schema(tables.schema(tables.ITEMS))
+    assert items.frame.columns == ["item_id", "price"]
+    assert items.report.examples["negative_price"] == "line 5: The price '-1' is negative."
     users = read_users(write(tmp_path, ["user_id,age", "u,30", "u,31", "v,"], "users.csv"), DataConfig())
     assert users.frame.rows() == [("u", '{"age":"31"}'), ("v", "{}")]
     assert users.report.rows_in == 3
+
+
+def test_columns_that_are_none_of_ours_are_named_and_the_likely_ones_hinted_at(tmp_path: Path) -> None:
+    items = read_items(write(tmp_path, ["item_id,title,in_stock,colour", "a,Tea,no,red"], "i.csv"), DataConfig())
+    assert "columns kept as attributes: in_stock, colour" in items.report.notes
+    hint = 'Did you mean availability by the column in_stock? Then set availability = "in_stock" in [items.columns].'
+    assert [warning for warning in items.report.warnings if "in_stock" in warning] == [hint]
+    events = read(write(tmp_path, [HEADER + ",referrer", GOOD[0] + ",x"])).report
+    assert "columns not used: referrer" in events.notes
+    mapped = DataConfig(items=SourceConfig(columns={"availability": "in_stock"}))
+    assert read_items(tmp_path / "i.csv", mapped).frame["availability"].to_list() == ["out_of_stock"]
+
+
+def test_gbk_is_hinted_at_where_it_may_be(tmp_path: Path) -> None:
+    row = f"x,purchase,用户,i1,{T0},1,1".encode("gbk")
+    reason = read(write(tmp_path, [HEADER, row])).quarantine["reason"].item()
+    assert reason.endswith("convert it: iconv -f GBK -t UTF-8 FILE > NEW_FILE.")
+    western = f"x,purchase,Müller,i1,{T0},1,1".encode("latin-1")
+    assert "iconv" not in read(write(tmp_path, [HEADER, western])).quarantine["reason"].item()
+
+
+def test_only_what_looks_like_utf16_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="looks like UTF-16"):
+        read(_bytes(tmp_path / "unmarked.csv", HEADER.encode("utf-16-le")))
+    with pytest.raises(DataError, match="not UTF-8") as raised:
+        read(_bytes(tmp_path / "random.csv", bytes(range(128, 256))))
+    assert "UTF-16" not in str(raised.value)
+
+
+def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(CallerError, match="This is a folder"):
+        read(tmp_path)
 
 
 IDS = st.sampled_from(["", " ", "a", "b", "ü|x", '"q"', "line\nend", "c,d"])

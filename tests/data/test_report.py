@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from endcap.core import tables
-from endcap.core.errors import ServiceError
+from endcap.core.errors import DataError, ServiceError
 from endcap.data.report import (
     DataReport,
     catalogue_facts,
@@ -16,6 +17,7 @@ from endcap.data.report import (
     count_rules,
     event_facts,
     event_warnings,
+    first_refused,
     table_warnings,
 )
 
@@ -60,7 +62,7 @@ def test_coverage_of_the_catalogue() -> None:
     frame = tables.conform(rows.with_columns(categories=pl.lit(["s"])), tables.ITEMS)
     facts = catalogue_facts(frame)
     assert (facts.items, facts.with_title, facts.with_price, facts.with_categories) == (3, 1, 2, 3)
-    assert catalogue_warnings(facts) == ["2 of 3 items have no title."]
+    assert catalogue_warnings(facts) == ["2 of 3 items in the file have no title."]
 
 
 def test_nothing_has_facts_too() -> None:
@@ -86,6 +88,29 @@ def test_json_and_console_say_the_same() -> None:
         ("from", "2023-11-14"),
         ("warning", "Mind this."),
     } <= {*report.lines()}
+
+
+def test_a_file_without_one_sound_row_is_a_failure_unless_it_was_recorded_before() -> None:
+    def failure(rows_out: int, **quarantined: int) -> DataError | None:
+        rows_in = rows_out + sum(quarantined.values())
+        report = DataReport(source="f", table="events", rows_in=rows_in, rows_out=rows_out, quarantined=quarantined)
+        return report.failure(Path("shop", "quarantine"))
+
+    refused = failure(0, missing_id=1, wrong_type=2)
+    assert refused is not None
+    assert "Not one of 3 rows could be used; the rule wrong_type refused most of them (2)." in str(refused)
+    assert str(Path("shop", "quarantine")) in refused.next_step
+    assert failure(1, wrong_type=2) is None
+    assert failure(0, wrong_type=1, already_recorded=2) is None
+    assert failure(0) is None
+
+
+def test_each_rule_shows_the_first_row_it_refused() -> None:
+    rows = [("a", "One.", 2), ("b", "Two.", None), ("a", "Three.", 4)]
+    first = first_refused(pl.DataFrame(rows, schema=["rule", "reason", "line"], orient="row"))
+    assert first == {"a": "line 2: One.", "b": "Two."}
+    report = DataReport(source="f", table="items", rows_in=3, rows_out=0, quarantined={"a": 2, "b": 1}, examples=first)
+    assert report.lines()[3:5] == [("quarantined: a", "2"), ("  the first", "line 2: One.")]
 
 
 def test_rules_are_counted_most_first() -> None:

@@ -286,7 +286,7 @@ class TestOpening:
     def test_a_second_writer_is_refused_until_the_first_closes(self, tmp_path: Path) -> None:
         with (
             Store.open(tmp_path, create=True),
-            pytest.raises(ServiceError, match="Another process or Store is writing"),
+            pytest.raises(ServiceError, match=r"writing to this workspace.*`endcap serve` or `endcap ingest`"),
         ):
             Store.open(tmp_path)
         Store.open(tmp_path).close()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from endcap.app.ingest import Ingested
     from endcap.app.runtime import Shop
 
+QUARANTINE = Path("store", "quarantine")
+
 
 def init(
     folder: Annotated[Path | None, typer.Argument(help="Folder to make; --shop where it is missing.")] = None,
@@ -27,9 +29,11 @@ def init(
 
 
 def ingest(
-    events: Annotated[Path | None, typer.Argument(help="Events: CSV, JSON lines or Parquet.")] = None,
-    items: Annotated[Path | None, typer.Option(help="The catalogue.")] = None,
-    users: Annotated[Path | None, typer.Option(help="What is known of shoppers.")] = None,
+    events: Annotated[
+        Path | None, typer.Argument(help="Events: CSV, JSON lines or Parquet.", exists=True, dir_okay=False)
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="The catalogue.", exists=True, dir_okay=False)] = None,
+    users: Annotated[Path | None, typer.Option(help="What is known of shoppers.", exists=True, dir_okay=False)] = None,
     dataset: Annotated[str | None, typer.Option(help="A data set by name instead, such as complete-journey.")] = None,
     shop: ShopOption = HERE,
     as_json: JsonOption = False,
@@ -49,15 +53,20 @@ def ingest(
             print_json(ingested)
         else:
             print_ingested(opened, ingested)
+        for report in ingested.reports():
+            if failure := report.failure(opened.folder / QUARANTINE):
+                raise failure
 
 
 def print_ingested(shop: Shop, ingested: Ingested) -> None:
     """A table for each report, and where the refused rows are."""
-    for report in ingested.reports():
+    reports = ingested.reports()
+    for report in reports:
         print_table(report.table, ("", ""), report.lines())
-    refused = sum(sum(report.quarantined.values()) for report in ingested.reports())
+    refused = sum(sum(report.quarantined.values()) for report in reports)
     if refused:
-        stdout().print(
-            f"{refused:,} rows are in quarantine, with reasons: {shop.folder / 'store' / 'quarantine'}", soft_wrap=True
-        )
-    stdout().print(f"The log holds {ingested.last_seq:,} events. Next: endcap train --shop {shop.folder}")
+        stdout().print(f"{refused:,} rows are in quarantine, with reasons: {shop.folder / QUARANTINE}", soft_wrap=True)
+    counts = shop.store.counts()
+    stdout().print(f"The store holds {counts.events:,} events and {counts.items:,} items.")
+    if not any(report.failure(shop.folder) for report in reports):
+        stdout().print(f"Next: endcap train --shop {shop.folder}", soft_wrap=True)

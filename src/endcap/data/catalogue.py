@@ -1,14 +1,15 @@
 """The catalogue and the users of a workspace: rows of SQLite, the newest version of each only.
 
-Lists are kept as JSON text. Every write moves a version number on and chains a digest of what was written, so that a
-release can say exactly which catalogue it was made from.
+Lists are kept as JSON text. A table that lacks a column leaves it as it is in the rows that are known already. Every
+write moves a version number on and chains a digest of what was written, so that a release can say exactly which
+catalogue it was made from.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
@@ -29,13 +30,18 @@ _DEFAULTS: dict[str, Any] = {
 _ITEM_NAMES = tables.names(tables.ITEMS)
 _USER_NAMES = tables.names(tables.USERS)
 
-Rows = list[tuple[Any, ...]]
+
+class Rows(NamedTuple):
+    """whole: a tuple a row, in the order of the table's columns. given: the columns to write where a row is known."""
+
+    given: list[str]
+    whole: list[tuple[Any, ...]]
 
 
 def item_rows(items: pl.DataFrame | Sequence[Item]) -> Rows:
-    """Checked rows for `put_items`. Optional columns that are missing get the defaults of `Item`."""
+    """Checked rows for `put_items`. Columns that are missing get the defaults of `Item` where the item is new."""
     if not isinstance(items, pl.DataFrame):
-        return [_row_of(item) for item in _sound(items)]
+        return Rows(_ITEM_NAMES, [_row_of(item) for item in _sound(items)])
     frame = _conformed(items, tables.ITEMS)
     _refuse_missing(frame, "item_id", "items")
     frame = frame.with_columns(
@@ -45,7 +51,7 @@ def item_rows(items: pl.DataFrame | Sequence[Item]) -> Rows:
     )
     _refuse_unknown_availability(frame)
     _refuse_bad_attributes(frame, "item_id")
-    return _with_json_lists(frame)
+    return Rows(_given(items, _ITEM_NAMES), _with_json_lists(frame))
 
 
 def user_rows(users: pl.DataFrame) -> Rows:
@@ -54,16 +60,16 @@ def user_rows(users: pl.DataFrame) -> Rows:
     _refuse_missing(frame, "user_id", "users")
     frame = frame.with_columns(pl.col("attributes").fill_null("{}"))
     _refuse_bad_attributes(frame, "user_id")
-    return frame.rows()
+    return Rows(_given(users, _USER_NAMES), frame.rows())
 
 
 def put_items(connection: apsw.Connection, rows: Rows) -> int:
-    """Insert or replace by item_id; returns the number of rows."""
+    """Insert, or change what is given, by item_id; returns the number of rows."""
     return _upsert(connection, "items", _ITEM_NAMES, rows)
 
 
 def put_users(connection: apsw.Connection, rows: Rows) -> int:
-    """Insert or replace by user_id; returns the number of rows."""
+    """Insert, or change what is given, by user_id; returns the number of rows."""
     return _upsert(connection, "users", _USER_NAMES, rows)
 
 
@@ -105,19 +111,23 @@ def read_user(connection: apsw.Connection, user_id: str) -> dict[str, str] | Non
 
 
 def _upsert(connection: apsw.Connection, table: str, names: list[str], rows: Rows) -> int:
-    if not rows:
+    if not rows.whole:
         return 0
-    changes = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name in rows.given)
     connection.executemany(
         f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
         f" ON CONFLICT ({names[0]}) DO UPDATE SET {changes}",
-        rows,
+        rows.whole,
     )
     digest = hashlib.blake2b(get_meta(connection, f"{table}_digest", "").encode(), digest_size=16)
     digest.update(msgspec.json.encode(rows))
     set_meta(connection, f"{table}_digest", digest.hexdigest())
     set_meta(connection, f"{table}_version", str(int(get_meta(connection, f"{table}_version", "0")) + 1))
-    return len(rows)
+    return len(rows.whole)
+
+
+def _given(frame: pl.DataFrame, names: list[str]) -> list[str]:
+    return [name for name in names if name in frame.columns]
 
 
 def _conformed(frame: pl.DataFrame, columns: tuple[tables.Column, ...]) -> pl.DataFrame:
@@ -152,7 +162,7 @@ def _row_of(item: Item) -> tuple[Any, ...]:
     )
 
 
-def _with_json_lists(frame: pl.DataFrame) -> Rows:
+def _with_json_lists(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
     texts = {name: pl.Series(name, [_json(value) for value in frame[name].to_list()], pl.String) for name in _LISTS}
     return frame.with_columns(**texts).rows()
 

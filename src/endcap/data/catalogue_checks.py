@@ -1,7 +1,7 @@
 """The catalogue and the shoppers, from raw rows to typed ones, by named rules as in `data.checks`.
 
 Stated fills: no title or description becomes "", no availability means in stock, no attributes is an empty object.
-Columns of the file that are none of ours become attributes.
+They are counted where the file has the column. Columns of the file that are none of ours become attributes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from endcap.data import cells, times
 from endcap.data.checks import (
     Check,
     Checked,
+    further_columns,
     missing,
     negative_price,
     not_a_number,
@@ -25,19 +26,24 @@ from endcap.data.checks import (
     run_checks,
     unreadable_time,
 )
-from endcap.data.lines import FAULTS, LINE, ROW
+from endcap.data.lines import ROW
 from endcap.data.quarantine import REASON, RULE, TYPED, collected, number_rows, quarantined
 from endcap.data.sources import SourceConfig, Table
 
 TEXTS = ("item_id", "title", "description", "currency", "brand")
-STOCK = [kind.value for kind in Availability]
+STOCK = {kind.value: kind.value for kind in Availability} | {
+    word: kind.value
+    for kind, words in ((Availability.IN_STOCK, ("true", "yes")), (Availability.OUT_OF_STOCK, ("false", "no")))
+    for word in words
+}
 
 
 def check_items(raw: pl.LazyFrame, config: SourceConfig, *, source: str) -> Checked:
     """Type a raw catalogue. Of rows with the same item_id the last counts.
 
     categories: a list, a JSON list, `A > B`, or `A|B`; of several `A > B` paths the first counts. images, audio: a
-    list, a JSON list, or `A|B`. Raises DataError where there is no item_id column.
+    list, a JSON list, or `A|B`. availability: one of `Availability`, or true/yes and false/no for in and out of stock.
+    Raises DataError where there is no item_id column.
     """
     require_columns(raw, ["item_id"], source)
     readers: dict[str, Callable[[Any], Any]] = {
@@ -49,15 +55,24 @@ def check_items(raw: pl.LazyFrame, config: SourceConfig, *, source: str) -> Chec
     typed: dict[str, pl.Expr] = {name: cells.text(parsed, name) for name in TEXTS}
     typed |= {name: pl.col(TYPED + name) for name in (*readers, "attributes")}
     typed |= {"price": cells.number(parsed, "price"), "availability": _availability(parsed)}
-    typed["created_ms"], note = pl.lit(None, pl.Int64), ""
+    checks = _item_checks(parsed, list(readers))
+    typed["created_ms"], notes = pl.lit(None, pl.Int64), list[str]()
     if "created_ms" in parsed.collect_schema():
         when = times.reading(parsed, "created_ms", config.ts_unit, source)
-        typed["created_ms"], note = when.expr, when.note
+        typed["created_ms"] = when.expr
+        checks.append(unreadable_time(parsed, "created_ms", when.form))
+        notes.append(when.note)
     typed = {column.name: typed[column.name] for column in tables.ITEMS}
-    frame, refused, rows_in = run_checks(parsed, typed, _item_checks(parsed, list(readers)), "items", source)
+    frame, refused, rows_in = run_checks(parsed, typed, checks, "items", source)
     frame, refused = _keep_last(parsed, frame, refused, "items", source)
-    frame, fills = _fill_items(frame, config)
-    return Checked(frame, refused, rows_in, fills, (note,) if note else ())
+    given, further = _columns_given(raw, tables.ITEMS)
+    frame, fills = _fill_items(frame, config, given)
+    given = tuple(name for name in typed if name in (*given, *fills))
+    absent = [name for name in typed if name not in given]
+    if absent:
+        stock = "" if "availability" in given else ", and new ones are in_stock"
+        notes.append(f"not in the file: {', '.join(absent)}; items known already keep theirs{stock}")
+    return Checked(frame, refused, rows_in, fills, tuple(notes), given, further)
 
 
 def check_users(raw: pl.LazyFrame, *, source: str) -> Checked:
@@ -68,7 +83,16 @@ def check_users(raw: pl.LazyFrame, *, source: str) -> Checked:
     checks = [missing("user_id"), _unreadable(parsed, "attributes", "a JSON object")]
     frame, refused, rows_in = run_checks(parsed, typed, checks, "users", source)
     frame, refused = _keep_last(parsed, frame, refused, "users", source)
-    return Checked(frame, refused, rows_in)
+    given, further = _columns_given(raw, tables.USERS)
+    return Checked(frame, refused, rows_in, given=given, further=further)
+
+
+def _columns_given(raw: pl.LazyFrame, columns: tuple[tables.Column, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The table's columns that the source says something of, and its further columns, which make up attributes."""
+    found = raw.collect_schema().names()
+    further = further_columns(found, columns)
+    given = [name for name in tables.names(columns) if name in found or (name == "attributes" and further)]
+    return tuple(given), further
 
 
 def _with_parsed(rows: pl.DataFrame, readers: dict[str, Callable[[Any], Any]]) -> pl.DataFrame:
@@ -82,8 +106,7 @@ def _with_parsed(rows: pl.DataFrame, readers: dict[str, Callable[[Any], Any]]) -
 
 def _with_attributes(rows: pl.DataFrame, columns: tuple[tables.Column, ...]) -> pl.DataFrame:
     """Add `typed.attributes`: the file's other columns, then its `attributes`, which win over a column so named."""
-    ours = {*tables.names(columns), ROW, LINE, *FAULTS}
-    others = [name for name in rows.columns if name not in ours and not name.startswith(TYPED)]
+    others = further_columns(rows.columns, columns)
     values: list[str | None] = ["{}"] * rows.height
     if "attributes" in rows.columns:
         values = [cells.json_object(value) for value in rows["attributes"].to_list()]
@@ -94,7 +117,7 @@ def _with_attributes(rows: pl.DataFrame, columns: tuple[tables.Column, ...]) -> 
 
 
 def _item_checks(raw: pl.LazyFrame, lists: list[str]) -> list[Check]:
-    checks = [
+    return [
         missing("item_id"),
         not_a_number(raw, "price"),
         not_finite("price"),
@@ -102,14 +125,11 @@ def _item_checks(raw: pl.LazyFrame, lists: list[str]) -> list[Check]:
         Check(
             "availability",
             pl.col(f"{TYPED}availability").is_null() & cells.present(raw, "availability"),
-            pl.format(f"The availability {{}} is none of {', '.join(STOCK)}.", cells.shown(raw, "availability")),
+            pl.format(f"The availability {{}} is none of {', '.join(Availability)}.", cells.shown(raw, "availability")),
         ),
         *(_unreadable(raw, name, "a list") for name in lists),
         _unreadable(raw, "attributes", "a JSON object"),
     ]
-    if "created_ms" in raw.collect_schema():
-        checks.append(unreadable_time(raw, "created_ms"))
-    return checks
 
 
 def _unreadable(raw: pl.LazyFrame, name: str, kind: str) -> Check:
@@ -119,7 +139,7 @@ def _unreadable(raw: pl.LazyFrame, name: str, kind: str) -> Check:
 
 def _availability(raw: pl.LazyFrame) -> pl.Expr:
     written = cells.text(raw, "availability").str.strip_chars().str.to_lowercase().str.replace_all("[ -]", "_")
-    return written.replace_strict(STOCK, STOCK, default=None, return_dtype=pl.String)
+    return written.replace_strict(list(STOCK), list(STOCK.values()), default=None, return_dtype=pl.String)
 
 
 def _keep_last(
@@ -135,9 +155,11 @@ def _keep_last(
     return frame.filter(last), both.sort("line", maintain_order=True)
 
 
-def _fill_items(frame: pl.DataFrame, config: SourceConfig) -> tuple[pl.DataFrame, dict[str, int]]:
+def _fill_items(
+    frame: pl.DataFrame, config: SourceConfig, given: tuple[str, ...]
+) -> tuple[pl.DataFrame, dict[str, int]]:
     stated = {"title": "", "description": "", "availability": Availability.IN_STOCK.value}
-    fills = {name: count for name in stated if (count := frame[name].null_count())}
+    fills = {name: count for name in stated if name in given and (count := frame[name].null_count())}
     frame = frame.with_columns(pl.col(name).fill_null(pl.lit(value)) for name, value in stated.items())
     unnamed = pl.col("currency").is_null() & pl.col("price").is_not_null()
     if config.currency and (count := frame.select(unnamed.sum()).item()):

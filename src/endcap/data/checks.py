@@ -28,7 +28,8 @@ NUMBERS = ("quantity", "price", "value")
 class Checked:
     """frame: the table's columns plus `line` and `row`. refused: conforms to `tables.QUARANTINE`.
 
-    rows_in == frame.height + refused.height. fills: column -> how many missing cells the stated policy filled.
+    rows_in == frame.height + refused.height. fills: column -> how many missing cells the stated policy filled. given:
+    the table's columns that the source says something of. further: its columns that are none of the table's.
     """
 
     frame: pl.DataFrame
@@ -36,6 +37,8 @@ class Checked:
     rows_in: int
     fills: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,18 @@ def check_events(raw: pl.LazyFrame, config: SourceConfig, *, source: str, now_ms
     raw = number_rows(raw)
     when = times.reading(raw, "ts_ms", config.ts_unit, source)
     typed = _typed_events(raw, config, when.expr)
-    checks = _event_checks(raw, now_ms)
+    checks = _event_checks(raw, now_ms, when.form)
     frame, refused, rows_in = run_checks(raw, typed, checks, "events", source)
     frame, fills = _fill_events(frame, config)
-    return Checked(frame, refused, rows_in, fills, (when.note,))
+    found = raw.collect_schema().names()
+    given = tuple(name for name in tables.names(tables.EVENTS) if name in found)
+    return Checked(frame, refused, rows_in, fills, (when.note,), given, further_columns(found, tables.EVENTS))
+
+
+def further_columns(found: list[str], columns: tuple[tables.Column, ...]) -> tuple[str, ...]:
+    """The columns of a source that are neither the table's nor added by readers."""
+    ours = {*tables.names(columns), ROW, LINE, *FAULTS}
+    return tuple(name for name in found if name not in ours and not name.startswith(TYPED))
 
 
 def run_checks(
@@ -135,11 +146,11 @@ def impossible_time(raw: pl.LazyFrame, name: str, now_ms: int) -> Check:
     )
 
 
-def unreadable_time(raw: pl.LazyFrame, name: str) -> Check:
+def unreadable_time(raw: pl.LazyFrame, name: str, form: str) -> Check:
     return Check(
         "wrong_type",
         cells.present(raw, name) & pl.col(TYPED + name).is_null(),
-        pl.format(f"The {name} {{}} is not a time in the form the column is read in.", cells.shown(raw, name)),
+        pl.format(f"The {name} {{}} is not a time; the column is read as {form}.", cells.shown(raw, name)),
     )
 
 
@@ -168,14 +179,14 @@ def _event_type(raw: pl.LazyFrame, config: SourceConfig) -> pl.Expr:
     return pl.when(theirs.is_null()).then(default).otherwise(known)
 
 
-def _event_checks(raw: pl.LazyFrame, now_ms: int) -> list[Check]:
+def _event_checks(raw: pl.LazyFrame, now_ms: int, form: str) -> list[Check]:
     kind = pl.col(f"{TYPED}event_type")
     unknown = pl.format("The event type {} is not known; map it in `event_types`.", cells.shown(raw, "event_type"))
     return [
         missing("user_id"),
         Check("event_type", kind.is_null(), unknown),
         missing("item_id", when=kind != EventType.SEARCH.value),
-        unreadable_time(raw, "ts_ms"),
+        unreadable_time(raw, "ts_ms", form),
         Check("missing_time", pl.col(f"{TYPED}ts_ms").is_null(), pl.lit("There is no ts_ms.")),
         *(not_a_number(raw, name) for name in NUMBERS),
         impossible_time(raw, "ts_ms", now_ms),

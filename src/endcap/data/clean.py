@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from endcap.core import tables
 from endcap.core.section import Section
@@ -40,6 +40,14 @@ class CleanConfig(Section):
     )
     bot_events_per_minute: int = Field(default=120, gt=0, description="More acts at distinct times: no human.")
     bot_events_per_day: int = Field(default=5000, gt=0, description="More acts at distinct times: no human.")
+
+    @field_validator("skip")
+    @classmethod
+    def _known(cls, skip: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in skip if name not in RULES]
+        if unknown:
+            raise ValueError(f"{unknown} are no rules of cleaning; there are: {', '.join(RULES)}")
+        return skip
 
 
 @dataclass(frozen=True, slots=True)

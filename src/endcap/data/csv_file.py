@@ -18,12 +18,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from endcap.core.errors import DataError
-from endcap.data.lines import LINE, Fault, RawRows, TextLine, empty_file, free_name, text_blocks, text_lines
+from endcap.data.lines import LINE, Fault, RawRows, TextLine, empty_file, free_name, open_bytes, text_blocks, text_lines
 
 BLOCK_BYTES = 4 << 20
 NEWLINE, QUOTE = 10, 34
 ROW_INDEX = "endcap.row"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+UTF16_SAMPLE_BYTES = 256
 
 
 def scan_csv(path: Path, delimiter: str, max_line_bytes: int) -> pl.LazyFrame:
@@ -92,11 +93,10 @@ def _header(path: Path, splitter: _Splitter, max_line_bytes: int) -> list[str]:
     if first is None or (isinstance(first, TextLine) and not first.text.strip()):
         raise empty_file(path)
     advice = "Write the file as UTF-8 CSV with one line of column names."
-    if isinstance(first, Fault):
-        encoding = " It looks like UTF-16." if first.raw.startswith("\ufffd\ufffd") else ""
-        raise DataError(
-            f"The header cannot be read. {first.reason}{encoding}", where=f"{path}, line 1", next_step=advice
-        )
+    if isinstance(first, Fault) or "\0" in first.text:
+        reason = first.reason if isinstance(first, Fault) else "It holds zero bytes."
+        encoding = " It looks like UTF-16." if _is_like_utf16(path) else ""
+        raise DataError(f"The header cannot be read. {reason}{encoding}", where=f"{path}, line 1", next_step=advice)
     try:
         fields = splitter.split(first.text)
     except (_OpenQuoteError, ValueError) as error:
@@ -112,6 +112,13 @@ def _header(path: Path, splitter: _Splitter, max_line_bytes: int) -> list[str]:
             next_step="Rename or remove one of them; which is meant cannot be guessed.",
         )
     return names
+
+
+def _is_like_utf16(path: Path) -> bool:
+    """Whether the file begins with the mark of UTF-16, or many of its first bytes are zero."""
+    with open_bytes(path) as file:
+        start = file.read(UTF16_SAMPLE_BYTES)
+    return start.startswith(UTF16_MARKS) or start.count(0) * 4 > len(start)
 
 
 def _survey(path: Path, width: int, delimiter: str, max_line_bytes: int) -> _Survey | None:

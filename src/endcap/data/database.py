@@ -89,9 +89,9 @@ def lock_for_writing(folder: Path) -> apsw.Connection:
     except apsw.BusyError as error:
         lock.close()
         raise ServiceError(
-            "Another process or Store is writing to this workspace.",
+            "Another process or Shop is writing to this workspace.",
             where=str(folder),
-            next_step="Stop it first, or open the workspace for reading with Store.open_reader.",
+            next_step="Stop the `endcap serve` or `endcap ingest` that runs on it; what only reads may run beside it.",
         ) from error
     return lock
 

@@ -25,6 +25,7 @@ RESERVED = frozenset({LINE, ROW, *FAULTS})
 SHOWN_CHARS = 200
 FLUSH_ROWS = 100_000
 BOM = b"\xef\xbb\xbf"
+FIRST_HIGH_BYTE = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 def require_file(path: Path) -> None:
     """Refuse a path that is not a file, or a file without a byte."""
+    if path.is_dir():
+        raise CallerError("This is a folder.", where=str(path), next_step="Name a file in it.")
     if not path.is_file():
         raise CallerError("There is no such file.", where=str(path), next_step="Check the path.")
     if path.stat().st_size == 0:
@@ -196,6 +199,18 @@ def _decoded(number: int, content: bytes) -> TextLine | Fault:
         return Fault(
             number,
             "encoding",
-            f"The line is not UTF-8: byte {error.start + 1} of it is 0x{content[error.start]:02x}.",
+            f"The line is not UTF-8: byte {error.start + 1} of it is 0x{content[error.start]:02x}."
+            + _encoding_hint(content, error.start),
             content.decode("utf-8", "replace"),
         )
+
+
+def _encoding_hint(content: bytes, at: int) -> str:
+    """A sentence where the bytes may be Chinese in GBK or GB 18030. A lone high byte is rather a Western letter."""
+    if min(content[at : at + 2]) < FIRST_HIGH_BYTE:
+        return ""
+    try:
+        content.decode("gb18030")
+    except UnicodeDecodeError:
+        return ""
+    return " If the file is GBK, convert it: iconv -f GBK -t UTF-8 FILE > NEW_FILE."

@@ -14,6 +14,7 @@ from endcap.data import importers as importers  # noqa: PLC0414 - registers its 
 from endcap.data.catalogue_checks import check_items, check_users
 from endcap.data.checks import Checked, check_events
 from endcap.data.clean import CleanConfig, clean_events
+from endcap.data.hints import column_hints, column_notes
 from endcap.data.lines import LINE
 from endcap.data.quarantine import number_rows, quarantined
 from endcap.data.report import (
@@ -23,9 +24,10 @@ from endcap.data.report import (
     count_rules,
     event_facts,
     event_warnings,
+    first_refused,
     table_warnings,
 )
-from endcap.data.sources import SourceConfig, Table, name_columns, open_source
+from endcap.data.sources import COLUMNS, SourceConfig, Table, name_columns, open_source
 
 
 class DataConfig(Section):
@@ -39,7 +41,9 @@ class DataConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """frame: conforms to the table's columns. quarantine: to `tables.QUARANTINE`. Together they are the rows read."""
+    """frame: conforms to the table's columns; of items and users it has those that the source gives. quarantine:
+    conforms to `tables.QUARANTINE`. Together they are the rows read.
+    """
 
     frame: pl.DataFrame
     quarantine: pl.DataFrame
@@ -68,12 +72,13 @@ def read_events(
         rows_in=checked.rows_in,
         rows_out=frame.height,
         quarantined=count_rules(quarantine),
+        examples=first_refused(quarantine),
         fills=checked.fills | cleaned.fills,
         clips=cleaned.clips,
         events=facts,
         catalogue=catalogue_facts(items) if items is not None else None,
-        notes=(*checked.notes, *cleaned.notes),
-        warnings=(*table_warnings("events", checked.rows_in, frame.height), *event_warnings(facts, now_ms)),
+        notes=(*checked.notes, *column_notes(checked.further, "events"), *cleaned.notes),
+        warnings=(*_warnings(checked, "events", frame.height), *event_warnings(facts, now_ms)),
     )
     return ReadResult(frame, quarantine, report)
 
@@ -83,19 +88,16 @@ def read_items(source: Path | pl.LazyFrame, config: DataConfig) -> ReadResult:
     raw, name = _scan(source, config.items, "items")
     checked = check_items(raw, config.items, source=name)
     facts = catalogue_facts(checked.frame)
-    report = msgspec.structs.replace(
-        _report(checked, name, "items"),
-        catalogue=facts,
-        warnings=(*table_warnings("items", checked.rows_in, checked.frame.height), *catalogue_warnings(facts)),
-    )
-    return ReadResult(tables.conform(checked.frame, tables.ITEMS), checked.refused, report)
+    report = _report(checked, name, "items")
+    report = msgspec.structs.replace(report, catalogue=facts, warnings=(*report.warnings, *catalogue_warnings(facts)))
+    return ReadResult(checked.frame.select(checked.given), checked.refused, report)
 
 
 def read_users(source: Path | pl.LazyFrame, config: DataConfig) -> ReadResult:
     """Read and check a table of shoppers. Raises DataError where the file as a whole is no good."""
     raw, name = _scan(source, config.users, "users")
     checked = check_users(raw, source=name)
-    return ReadResult(tables.conform(checked.frame, tables.USERS), checked.refused, _report(checked, name, "users"))
+    return ReadResult(checked.frame.select(checked.given), checked.refused, _report(checked, name, "users"))
 
 
 def _scan(source: Path | pl.LazyFrame, config: SourceConfig, table: Table) -> tuple[pl.LazyFrame, str]:
@@ -113,7 +115,13 @@ def _report(checked: Checked, name: str, table: Table) -> DataReport:
         rows_in=checked.rows_in,
         rows_out=checked.frame.height,
         quarantined=count_rules(checked.refused),
+        examples=first_refused(checked.refused),
         fills=checked.fills,
-        notes=checked.notes,
-        warnings=tuple(table_warnings(table, checked.rows_in, checked.frame.height)),
+        notes=(*checked.notes, *column_notes(checked.further, table)),
+        warnings=tuple(_warnings(checked, table, checked.frame.height)),
     )
+
+
+def _warnings(checked: Checked, table: Table, rows_out: int) -> list[str]:
+    hints = column_hints(checked.further, checked.given, tables.names(COLUMNS[table]), table)
+    return [*table_warnings(table, checked.rows_in, rows_out), *hints]

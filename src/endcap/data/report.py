@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import polars as pl
 
-from endcap.core.errors import ServiceError
+from endcap.core.errors import DataError, ServiceError
 from endcap.core.types import EventType
 from endcap.data.sources import Table
 
 YEAR_MS = 365 * 24 * 3600 * 1000
 FEW_USERS, FEW_EVENTS = 25, 1000
 MUCH_REFUSED = 0.05
+ALREADY_RECORDED = "already_recorded"
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -45,7 +48,9 @@ class CatalogueFacts(msgspec.Struct, frozen=True, kw_only=True):
 class DataReport(msgspec.Struct, frozen=True, kw_only=True):
     """rows_in == rows_out + everything in `quarantined`; construction raises ServiceError if not.
 
-    quarantined: rule -> rows. fills, clips: column -> cells. notes: how the file was read. warnings: sentences.
+    quarantined: rule -> rows. examples: rule -> the first row it refused, by line and reason. fills, clips: column ->
+    cells. catalogue: of the file, in a report of items; of the store, in one of events. notes: how the file was read.
+    warnings: sentences.
     """
 
     source: str
@@ -53,6 +58,7 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
     rows_in: int
     rows_out: int
     quarantined: dict[str, int]
+    examples: dict[str, str] = {}
     fills: dict[str, int] = {}
     clips: dict[str, int] = {}
     events: EventFacts | None = None
@@ -69,17 +75,34 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
                 next_step="Nothing was ingested. Please report this with the file's kind and size.",
             )
 
+    def failure(self, folder: Path) -> DataError | None:
+        """What to raise where there were rows and not one was sound. folder: where refused rows are kept.
+
+        Rows that the log holds already were sound.
+        """
+        if not self.rows_in or self.rows_out or ALREADY_RECORDED in self.quarantined:
+            return None
+        rule, count = max(self.quarantined.items(), key=lambda refused: refused[1])
+        return DataError(
+            f"Not one of {self.rows_in:,} rows could be used; the rule {rule} refused most of them ({count:,}).",
+            where=self.source,
+            next_step=f"All of them are in {folder}, with reasons. Mend the file or its mapping and ingest it again.",
+        )
+
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
 
     def lines(self) -> list[tuple[str, str]]:
         """(label, value) for a table on a console."""
         rows = [("source", self.source), ("rows in", f"{self.rows_in:,}"), ("rows out", f"{self.rows_out:,}")]
-        rows += [(f"quarantined: {rule}", f"{count:,}") for rule, count in self.quarantined.items()]
+        for rule, count in self.quarantined.items():
+            rows.append((f"quarantined: {rule}", f"{count:,}"))
+            rows += [("  the first", self.examples[rule])] if rule in self.examples else []
         rows += [(f"filled: {column}", f"{count:,}") for column, count in self.fills.items()]
         rows += [(f"clipped: {column}", f"{count:,}") for column, count in self.clips.items()]
         rows += _event_lines(self.events) if self.events else []
-        rows += _catalogue_lines(self.catalogue) if self.catalogue else []
+        where = "file" if self.table == "items" else "catalogue"
+        rows += _catalogue_lines(self.catalogue, where) if self.catalogue else []
         rows += [("note", note) for note in self.notes]
         return rows + [("warning", warning) for warning in self.warnings]
 
@@ -88,6 +111,15 @@ def count_rules(quarantine: pl.DataFrame) -> dict[str, int]:
     """rule -> rows, most first."""
     counted = quarantine.group_by("rule").len().sort(["len", "rule"], descending=[True, False])
     return dict(counted.iter_rows())
+
+
+def first_refused(quarantine: pl.DataFrame) -> dict[str, str]:
+    """rule -> the line and the reason of the first row it refused. quarantine: conforms to `tables.QUARANTINE`."""
+    first = quarantine.unique("rule", keep="first", maintain_order=True)
+    return {
+        rule: reason if line is None else f"line {line}: {reason}"
+        for rule, line, reason in first.select("rule", "line", "reason").iter_rows()
+    }
 
 
 def event_facts(frame: pl.DataFrame) -> EventFacts:
@@ -148,12 +180,12 @@ def event_warnings(facts: EventFacts, now_ms: int) -> list[str]:
 
 
 def catalogue_warnings(facts: CatalogueFacts) -> list[str]:
-    """What whoever trains on this catalogue should know."""
+    """What whoever trains on the items of this file should know."""
     if not facts.items:
         return []
     parts = {"title": facts.with_title, "price": facts.with_price, "categories": facts.with_categories}
     return [
-        f"{facts.items - count:,} of {facts.items:,} items have no {part}."
+        f"{facts.items - count:,} of {facts.items:,} items in the file have no {part}."
         for part, count in parts.items()
         if count < facts.items / 2
     ]
@@ -171,10 +203,10 @@ def _event_lines(facts: EventFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def _catalogue_lines(facts: CatalogueFacts) -> list[tuple[str, str]]:
+def _catalogue_lines(facts: CatalogueFacts, where: str) -> list[tuple[str, str]]:
     parts = {"title": facts.with_title, "price": facts.with_price, "categories": facts.with_categories}
     of = max(facts.items, 1)
-    rows = [("items in the catalogue", f"{facts.items:,}")]
+    rows = [(f"items in the {where}", f"{facts.items:,}")]
     return rows + [(f"items with {part}", f"{count:,} ({count / of:.0%})") for part, count in parts.items()]
 
 

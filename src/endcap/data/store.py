@@ -231,7 +231,10 @@ class Store:
         return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
     def put_items(self, items: pl.DataFrame | Sequence[Item]) -> int:
-        """Insert or replace items by item_id; returns how many rows were given. DataError if one is not valid."""
+        """Insert or change items by item_id; returns how many rows were given. DataError if one is not valid.
+
+        Where an item is known, columns that a table lacks are left as they are; an `Item` replaces all of it.
+        """
         rows = catalogue.item_rows(items)
         return self._writing().run(lambda connection: catalogue.put_items(connection, rows))
 
@@ -261,7 +264,7 @@ class Store:
             return int(database.get_meta(connection, "items_version", "0"))
 
     def put_users(self, users: pl.DataFrame) -> int:
-        """Insert or replace users by user_id; returns how many rows were given. DataError if one is not valid."""
+        """Insert or change users by user_id, as `put_items` does; returns how many rows were given."""
         rows = catalogue.user_rows(users)
         return self._writing().run(lambda connection: catalogue.put_users(connection, rows))
 
