@@ -1,9 +1,10 @@
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from endcap import Event, EventType, Placement, Query, Shop
-from endcap.core.errors import ArtifactError, CallerError, NotFoundError
+from endcap.core.errors import ArtifactError, CallerError, NotFoundError, ServiceError
 
 
 def ids(slate):
@@ -109,11 +110,91 @@ def test_training_twice_gives_the_same_release(folder, planted):
         ({"n": 501}, "n is 501"),
         ({"placement": Placement.ITEM}, "item_id"),
         ({"exclude": tuple(map(str, range(2000)))}, "exclude"),
+        ({"user": 42}, "user_id: Expected `str"),
+        ({"n": "3"}, "n: Expected `int`"),
+        ({"placement": "foo"}, "home, discovery"),
+        ({"cart": "sku-1"}, "cart: Expected"),
+        ({"cart": ("a", 3)}, r"cart\[1\]"),
+        ({"session_events": ({"user_id": "u"},)}, r"session_events\[0\]"),
     ],
 )
 def test_a_wrong_query_is_a_sentence(shop, asked, word):
     with pytest.raises(CallerError, match=word):
         shop.recommend(**asked)
+
+
+def test_a_placement_may_be_text_and_a_locale_have_an_underscore(shop, planted):
+    user = next(iter(planted.answers))
+    slate = shop.recommend(user, 1, placement="discovery", locale="zh_CN")
+    assert slate.placement is Placement.DISCOVERY
+    assert slate.items == shop.recommend(user, 1, placement=Placement.DISCOVERY, locale="zh").items
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"user_id": 42}, "Expected `str`"),
+        ({"user_id": " "}, "user_id is blank"),
+        ({"user_id": "a\x00"}, "control characters"),
+        ({"item_id": "\ud800"}, "control characters"),
+        ({"event_type": "teleport"}, "teleport"),
+        ({"ts_ms": "now"}, "Expected `int`"),
+        ({"quantity": 0}, "quantity 0 is not above zero"),
+        ({"quantity": float("nan")}, "not a finite"),
+        ({"price": -1}, "price -1 is negative"),
+        ({"value": float("inf")}, "not a finite"),
+    ],
+)
+def test_a_wrong_event_is_a_sentence_and_none_is_recorded(shop, planted, changed, word):
+    before = shop.store.last_seq()
+    good = view("u", "dairy-000", planted)
+    with pytest.raises(CallerError, match=rf"events\[1\].*{word}"):
+        shop.record(good, msgspec.structs.replace(good, **changed))
+    assert shop.store.last_seq() == before
+
+
+@pytest.mark.parametrize("given", [{"user_id": "u"}, [], None, "view"])
+def test_what_is_no_event_is_named(shop, given):
+    with pytest.raises(CallerError, match=f"A {type(given).__name__} is no Event"):
+        shop.record(given)
+
+
+def test_an_event_type_may_be_text(shop, planted):
+    shop.record(
+        Event(event_type="view", user_id="u", item_id=next(iter(planted.answers.values())), ts_ms=planted.now_ms)
+    )
+    assert shop.user("u").events == 1
+
+
+def test_a_workspace_is_deleted_and_nothing_else(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(CallerError, match="no workspace"):
+        Shop.delete(tmp_path / "photos")
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+    Shop.init(tmp_path / "shop")
+    Shop.delete(tmp_path / "shop")
+    assert not list((tmp_path / "shop").iterdir())
+    Shop.delete(tmp_path / "shop")
+    Shop.delete(tmp_path / "never made")
+
+
+def test_a_workspace_that_is_written_to_is_not_deleted(tmp_path):
+    with Shop.open(tmp_path / "shop"), pytest.raises(ServiceError, match="endcap serve"):
+        Shop.delete(tmp_path / "shop")
+    assert (tmp_path / "shop" / "store" / "store.sqlite").exists()
+
+
+def test_next_steps_name_the_shop(tmp_path):
+    with Shop.open(tmp_path / "shop") as shop:
+        for act, step in (
+            (shop.evaluation, f"endcap train --shop {shop.folder}"),
+            (shop.publish, f"endcap train --shop {shop.folder}"),
+            (shop.rollback, f"endcap releases --shop {shop.folder}"),
+        ):
+            with pytest.raises(NotFoundError) as raised:
+                act()
+            assert step in raised.value.next_step
 
 
 def test_what_is_not_there_is_named(shop, tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
 from endcap.app.runtime import Shop
-from endcap.cli import demo
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, ServiceError
+from endcap.core.types import Event, EventType
+from endcap.data.datasets import DATASETS
+from endcap.data.synthetic import cycle_shop
 
 CONFIG = '[train]\nsources = ["transitions", "popular"]\nmoments = 1\nthreads = 1\n'
 
@@ -49,12 +52,58 @@ def test_demo_ends_as_the_server(endcap, place, monkeypatch):
     assert '"event_type": "add_to_cart"' in curl
 
 
-def test_fresh_deletes_workspaces_only(tmp_path):
-    (tmp_path / "photos").mkdir()
+def test_fresh_starts_over(endcap, endcap_json, place):
+    with Shop.open(place) as shop:
+        shop.ingest_dataset("cycle-shop")
+        events = shop.store.last_seq()
+        shop.record(Event(event_type=EventType.VIEW, user_id="u", item_id="dairy-000", ts_ms=shop.clock()))
+    (place / "endcap.toml").unlink()
     with pytest.raises(CallerError, match="no workspace"):
-        demo._delete(tmp_path / "photos")
-    assert (tmp_path / "photos").is_dir()
-    Shop.init(tmp_path / "shop")
-    demo._delete(tmp_path / "shop")
-    demo._delete(tmp_path / "shop")
-    assert not (tmp_path / "shop").exists()
+        endcap("demo", "--no-serve", "--fresh", "--folder", place)
+    (place / "endcap.toml").write_text("")
+    endcap("demo", "--no-serve", "--fresh", "--folder", place, "--dataset", "cycle-shop")
+    with Shop.open(place) as shop:
+        assert shop.store.last_seq() == events
+
+
+def test_fresh_is_refused_while_a_server_writes(endcap, place):
+    with Shop.open(place) as shop:
+        before = shop.record(Event(event_type=EventType.VIEW, user_id="u", item_id="a", ts_ms=shop.clock()))
+        with pytest.raises(ServiceError, match="endcap serve"):
+            endcap("demo", "--no-serve", "--fresh", "--folder", place)
+    with Shop.open(place) as shop:
+        assert shop.store.last_seq() == before.last_seq
+
+
+def test_a_busy_port_is_found_before_the_work(endcap, place):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(CallerError, match="--port"):
+            endcap("demo", "--folder", place, "--dataset", "cycle-shop", "--port", taken.getsockname()[1])
+    with Shop.open(place) as shop:
+        assert shop.store.last_seq() == 0
+
+
+def test_a_port_taken_meanwhile_names_the_way_on(endcap, place, monkeypatch):
+    taken = socket.socket()
+
+    def taking():
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        return cycle_shop().dataset
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setitem(DATASETS._known, "taking", taking)
+    with taken, pytest.raises(CallerError, match=f"endcap serve --shop {place} --port {port}"):
+        endcap("demo", "--folder", place, "--dataset", "taking", "--port", port)
+    with Shop.open(place) as shop:
+        assert shop.releases.current()
+
+
+def test_a_file_in_the_way_is_a_sentence(endcap, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CallerError, match="cannot be made: File exists"):
+        endcap("demo", "--no-serve", "--folder", tmp_path / "file")

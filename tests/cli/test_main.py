@@ -18,7 +18,8 @@ COMMANDS = typer.main.get_command(app).commands
 
 def test_commands_are_the_ones_there_are():
     assert list(COMMANDS) == [
-        *("init", "ingest", "train", "evaluate", "publish", "rollback", "releases", "recommend", "serve", "demo")
+        *("init", "ingest", "train", "evaluate", "publish", "rollback", "releases", "recommend", "serve", "demo"),
+        "benchmark",
     ]
 
 
@@ -41,6 +42,11 @@ def test_version(endcap):
         (["train", "--shop", "empty"], 3, "endcap ingest"),
         (["ingest", "missing.csv", "--shop", "empty"], 2, "missing.csv"),
         (["recommend", "--nothing"], 2, "--nothing"),
+        (["evaluate", "--shop", "empty"], 2, "endcap train --shop empty"),
+        (["serve", "--shop", "empty", "--port", "99999"], 2, "65535"),
+        (["demo", "--port", "70000"], 2, "65535"),
+        (["init", "file"], 2, "File exists"),
+        (["ingest", "file", "--shop", "file/shop"], 2, "Not a directory"),
     ],
 )
 def test_errors_are_sentences(monkeypatch, capsys, tmp_path, arguments, code, said):
@@ -48,6 +54,7 @@ def test_errors_are_sentences(monkeypatch, capsys, tmp_path, arguments, code, sa
 
     monkeypatch.chdir(tmp_path)
     Shop.init("empty")
+    Path("file").touch()
     monkeypatch.setattr(sys, "argv", ["endcap", *arguments])
     with pytest.raises(SystemExit) as stopped:
         run()
@@ -79,3 +86,26 @@ def test_what_is_not_imported(loaded, absent):
         [sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True, env=environment
     )
     assert answer.stdout.strip() == "[]"
+
+
+INTERRUPTED = """
+import sys
+from endcap.cli.main import run
+from endcap.data.datasets import DATASETS
+
+def interrupt():
+    raise KeyboardInterrupt
+
+DATASETS.add("interrupted", interrupt)
+sys.argv = ["endcap", "ingest", "--dataset", "interrupted", "--shop", sys.argv[1]]
+run()
+"""
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "shop")]
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert stopped.returncode == 130
+    assert stopped.stderr.strip() == "Stopped. Run it again; what was recorded is kept."
+    assert not stopped.stdout

@@ -122,7 +122,7 @@ def test_all_bad_is_an_error_that_says_why(client, shop):
 def test_body_that_is_no_batch_is_refused(client, body):
     answer = client.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
-    assert answer.json()["error"]["what"]
+    assert all(answer.json()["error"].values())
 
 
 def test_batch_is_limited(client, shop):
@@ -142,15 +142,43 @@ def test_body_must_be_declared_as_json(client, kind):
     assert answer.status_code == 415
 
 
-@pytest.mark.parametrize("user", ["\x00", "a\x00b", "🛒", "x" * 256, "' OR 1=1 --"])
+@pytest.mark.parametrize("user", ["🛒", "x" * 256, "' OR 1=1 --", " a b "])
 def test_ids_are_kept_as_they_are(client, shop, user):
     assert send(client, bought("dairy-000", user=user)).status_code == 200
     assert shop.user(user).favourites == ("dairy-000",)
 
 
-@pytest.mark.parametrize("user", ["", "x" * 257, 7, None, True])
+@pytest.mark.parametrize("user", ["", "   ", "\x00", "a\x00b", "a\nb", "x" * 257, 7, None, True])
 def test_bad_user_ids_are_refused(client, user):
     assert send(client, bought("dairy-000", user=user)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("item_id", " "),
+        ("event_id", "a\tb"),
+        ("session_id", ""),
+        ("recommendation_id", "\x7f"),
+        ("quantity", 0),
+        ("quantity", -1),
+        ("price", -0.5),
+    ],
+)
+def test_what_a_file_would_not_get_in_is_refused(client, shop, field, value):
+    before = shop.store.last_seq()
+    answer = send(client, {**bought("dairy-000"), field: value})
+    assert answer.status_code == 422
+    assert field in answer.json()["rejected"][0]["reason"]
+    assert shop.store.last_seq() == before
+
+
+def test_an_event_on_an_unknown_item_makes_the_user_known(client):
+    assert client.get("/v1/users/newcomer").status_code == 404
+    assert send(client, bought("not-yet-sold")).json()["accepted"]
+    known = client.get("/v1/users/newcomer")
+    assert known.status_code == 200
+    assert (known.json()["events"], known.json()["last_seen_ms"]) == (0, None)
 
 
 def test_broken_unicode_and_numbers_are_refused(client):

@@ -136,3 +136,34 @@ def test_user_is_described(client, planted):
         "favourites": ["pets-000"],
         "last_seen_ms": planted.now_ms,
     }
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/items/dairy-000/similar", "/v1/users/shopper-0000", "/health/live", "/health/ready"]
+)
+def test_unknown_parameters_are_errors_everywhere(client, path):
+    assert client.get(path).status_code == 200
+    answer = client.get(path, params={"colour": "red"})
+    assert answer.status_code == 422
+    assert "colour" in answer.json()["error"]["what"]
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/recommendations"])
+def test_bodies_are_declared_and_are_json(client, path):
+    assert client.post(path, params={"colour": "red"}, json={}).json()["error"]["where"] == "query"
+    undeclared = client.post(path, content=b'{"n": 3}', headers={"Content-Type": "text/plain"})
+    assert undeclared.status_code == 415
+    assert "Content-Type: application/json" in undeclared.json()["error"]["next_step"]
+    for body in (b'{"n": ', b"\xff\xfe"):
+        broken = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert broken.status_code == 422
+        assert broken.json()["error"]["what"].startswith("The body is not JSON")
+        assert broken.json()["error"]["next_step"] == "Send one JSON object in UTF-8."
+
+
+def test_locale_may_have_an_underscore(client, planted):
+    user = next(iter(planted.answers))
+    reason = get(client, user_id=user, n=1, locale="zh_CN", placement="discovery")["items"][0]["reason"]
+    assert "购买" in reason
+    similar = client.get("/v1/items/dairy-000/similar", params={"n": 1, "locale": "zh_CN"}).json()
+    assert "购买" in similar["items"][0]["reason"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 
@@ -10,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web.guard import MAX_BODY_BYTES, LoopbackOnly, is_loopback
+from endcap.web.guard import MAX_BODY_BYTES, Guard, LoopbackOnly, is_loopback
 from endcap.web.server import create_app, serve
 
 ERROR = {"what", "where", "next_step"}
@@ -91,6 +92,10 @@ def test_unknown_routes_and_methods(client):
     assert client.get("/nothing").status_code == 404
     assert client.delete("/v1/events").status_code == 405
     assert set(client.delete("/v1/events").json()["error"]) == ERROR
+    for path, allowed in (("/v1/recommendations", "GET, POST"), ("/v1/events", "POST"), ("/openapi.json", "GET, HEAD")):
+        answer = client.delete(path)
+        assert answer.headers["Allow"] == allowed
+        assert allowed in answer.json()["error"]["what"]
 
 
 @pytest.mark.parametrize("is_declared", [True, False])
@@ -168,3 +173,31 @@ def test_port_that_is_taken(shop):
         taken.listen()
         with pytest.raises(CallerError, match="--port"):
             serve(shop, "127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_port_that_is_none(shop, port):
+    with pytest.raises(CallerError, match="65535"):
+        serve(shop, "127.0.0.1", port)
+
+
+def test_a_half_sent_request_is_answered_when_the_server_stops(client):
+    """The server cancels what is still open after its time of grace."""
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(3600)
+
+    async def send(message):
+        sent.append(message)
+
+    async def stopped():
+        scope = {"type": "http", "method": "POST", "path": "/v1/events", "headers": [(b"content-length", b"10")]}
+        request = asyncio.create_task(Guard(client.app)(scope, receive, send))
+        await asyncio.sleep(0)
+        request.cancel()
+        await request
+
+    asyncio.run(stopped())
+    assert sent[0]["status"] == 503
+    assert b"stopping" in sent[1]["body"]

@@ -1,7 +1,6 @@
-"""What an event must be to be recorded, wherever it comes from: what ingestion asks of a row, and ids that can be read.
+"""What an event must be to be recorded over HTTP or from Python: the rules that `data.checks` has for rows of files.
 
-The rules are those of `data.checks`, under the same names; blank and unreadable ids are refused here only, as a file's
-blank cell is a missing one.
+Blank ids and ids with control characters are refused here only: in a file a blank cell is a missing one.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ def check_events(events: Sequence[Event], now_ms: int) -> list[Event]:
         raise CallerError(
             f"A batch of {len(events)} events is too large.", where="events", next_step=f"Send at most {MAX_BATCH}."
         )
-    typed = [_typed(event, f"events[{place}]") for place, event in enumerate(events)]
+    typed = [typed_event(event, f"events[{place}]") for place, event in enumerate(events)]
     for place, event in enumerate(typed):
         check_event(event, now_ms, f"events[{place}]")
     return typed
 
 
-def _typed(event: Event, where: str) -> Event:
+def typed_event(event: Event, where: str) -> Event:
     """The event with every field of its declared type; Python itself looks at none of them."""
     if not isinstance(event, Event):
         raise CallerError(

@@ -13,12 +13,11 @@ from endcap.core.errors import CallerError
 from endcap.core.tables import QUARANTINE, conform
 from endcap.data.datasets import Dataset
 from endcap.data.read import DataConfig, ReadResult, read_events, read_items, read_users
-from endcap.data.report import DataReport, count_rules
+from endcap.data.report import ALREADY_RECORDED, DataReport, count_rules
 from endcap.data.store import Store
 
 Progress = Callable[[str, float], None]
 Table = str | Path | pl.DataFrame
-STORED = "already_recorded"
 
 
 def silent(stage: str, share: float) -> None:
@@ -93,7 +92,7 @@ def _record(store: Store, result: ReadResult, progress: Progress) -> DataReport:
 def _recorded_before(duplicates: pl.DataFrame, source: str) -> pl.DataFrame:
     rows = duplicates.select(
         table=pl.lit("events"),
-        rule=pl.lit(STORED),
+        rule=pl.lit(ALREADY_RECORDED),
         reason=pl.lit("An event with this id is in the log already."),
         source=pl.lit(source),
         line=pl.lit(None, pl.Int64),

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from endcap.app.config import Config, load_config
-from endcap.app.events import check_events
+from endcap.app.events import check_events, typed_event
 from endcap.app.ingest import Ingested, Progress, ingest, silent
 from endcap.app.serving import Serving
 from endcap.core.artifacts import ReleaseStore
@@ -101,18 +101,23 @@ class Shop:
 
     @staticmethod
     def delete(folder: str | Path) -> None:
-        """Delete a workspace and all that is in it; one that is not there is no error.
+        """Delete all that is in a workspace; a folder that is empty or not there is no error.
 
-        CallerError for a folder that is no workspace, ServiceError while another process writes to it.
+        CallerError for a folder that is no workspace, ServiceError while another process writes to it. The config goes
+        last, so that a workspace of which something could not be deleted is still one.
         """
         place = Path(folder)
-        if not place.exists():
+        if not place.exists() or (place.is_dir() and not any(place.iterdir())):
             return
         if not (place / CONFIG_FILE).is_file():
             raise CallerError("The folder is no workspace.", where=str(place), next_step="Choose another folder.")
         database.make_folder(place / "store")
         with database.translated(place), closing(database.lock_for_writing(place / "store")):
-            shutil.rmtree(place)
+            for entry in sorted(place.iterdir(), key=lambda entry: entry.name == CONFIG_FILE):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
 
     @classmethod
     def open(cls, folder: str | Path, *, clock: Clock = system_clock, read_only: bool = False) -> Self:
@@ -263,13 +268,14 @@ class Shop:
 def _checked(query: Query) -> Query:
     """The query with every field of its declared type; the placement may be given as text, the locale as `zh_CN`."""
     try:
-        query = msgspec.convert({field.name: getattr(query, field.name) for field in fields(Query)}, Query)
+        query = msgspec.convert({part.name: getattr(query, part.name) for part in fields(Query)}, Query)
     except msgspec.ValidationError as error:
-        what, _, place = str(error).removesuffix("`").partition(" - at `$.")
-        step = f"One of {', '.join(Placement)}." if place == "placement" else "The fields are those of endcap.Query."
-        raise CallerError(f"{what}.", where=place, next_step=step) from error
+        what, _, field = str(error).removesuffix("`").partition(" - at `$.")
+        step = f"One of {', '.join(Placement)}." if field == "placement" else "The fields are those of endcap.Query."
+        raise CallerError(f"{what}.", where=field, next_step=step) from error
     _check_limits(query)
-    return replace(query, locale=query.locale.replace("_", "-"))
+    acts = tuple(typed_event(act, f"session_events[{place}]") for place, act in enumerate(query.session_events))
+    return replace(query, session_events=acts, locale=query.locale.replace("_", "-"))
 
 
 def _check_limits(query: Query) -> None:

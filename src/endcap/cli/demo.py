@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ import typer
 
 from endcap.cli.ingesting import print_ingested
 from endcap.cli.recommending import print_slate
-from endcap.cli.terminal import progress, stdout
+from endcap.cli.terminal import PortOption, progress, stdout
 from endcap.cli.training import print_trained
 from endcap.core.errors import CallerError
 
@@ -39,7 +38,7 @@ epochs = 1                  # the order within a basket says little, so a short 
 def demo(
     folder: Annotated[Path, typer.Option(help="The workspace to make or to go on with.")] = Path("demo-shop"),
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve at the end.")] = True,
-    port: Annotated[int | None, typer.Option(help="Port to serve at.")] = None,
+    port: PortOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace first.")] = False,
     dataset: Annotated[str, typer.Option(help="Another data set.", hidden=True)] = DATASET,
 ) -> None:
@@ -47,28 +46,36 @@ def demo(
     from endcap.app.runtime import Shop
 
     if fresh:
-        _delete(folder)
+        Shop.delete(folder)
     Shop.init(folder, SETTINGS)
     with Shop.open(folder) as shop:
+        host = shop.config.serve.host
+        wanted = shop.config.serve.port if port is None else port
+        place = _free_port(host, wanted) if serve else wanted
         _ingest(shop, dataset)
         with progress() as tell:
             trained = shop.train(progress=tell)
-        print_trained(trained, is_published=True)
+        print_trained(trained, True, folder)
         user, item = _show_recommendations(shop)
-        url = f"http://{shop.config.serve.host}:{port or shop.config.serve.port}"
     if not serve:
         stdout().print(f"Next: endcap serve --shop {folder}", soft_wrap=True)
         return
-    _show_requests(url, user, item)
-    command = [sys.executable, "-m", "endcap", "serve", "--shop", str(folder)]
+    command = ["endcap", "serve", "--shop", str(folder), "--port", str(place)]
+    _free_port(host, place, f"The release is published. Once the port is free: {' '.join(command)}")
+    _show_requests(f"http://{host}:{place}", user, item)
     # The server takes this process's place: what training loaded is gone, and Ctrl-C goes straight to it.
-    os.execv(sys.executable, [*command, "--port", str(port)] if port else command)  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606
 
 
-def _delete(folder: Path) -> None:
-    if folder.exists() and not (folder / "endcap.toml").is_file():
-        raise CallerError("The folder is no workspace.", where=str(folder), next_step="Choose another --folder.")
-    shutil.rmtree(folder, ignore_errors=True)
+def _free_port(host: str, port: int, next_step: str = "") -> int:
+    """The port that can be had now, asked for before minutes of training as well as after. next_step: in place of the
+    error's own."""
+    from endcap.web.server import free_port
+
+    try:
+        return free_port(host, port)
+    except CallerError as error:
+        raise CallerError(error.what, where=error.where, next_step=next_step or error.next_step) from error
 
 
 def _ingest(shop: Shop, dataset: str) -> None:

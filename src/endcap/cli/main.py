@@ -16,6 +16,8 @@ from endcap.cli import benchmarking, demo, ingesting, recommending, releasing, s
 from endcap.cli.terminal import stderr, stdout
 from endcap.core.errors import EndcapError
 
+INTERRUPTED = 130  # what a command that Ctrl-C ended exits with
+
 app = typer.Typer(
     name="endcap",
     help="A shop's catalogue and behaviour logs, turned into live, personalised recommendations.",
@@ -27,11 +29,15 @@ app = typer.Typer(
 
 
 def run() -> None:
-    """The entry point. Exit codes: 0 done, 1 ours, 2 the command is wrong, 3 the data are wrong."""
+    """The entry point. Exit codes: 0 done, 1 ours, 2 the command is wrong, 3 the data are wrong, 130 Ctrl-C."""
     # Threads that spin while they wait take the time of those that work; it must be said before OpenMP loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
+    except SystemExit as stopped:
+        if stopped.code == INTERRUPTED:
+            stderr().print("Stopped. Run it again; what was recorded is kept.")
+        raise
     except EndcapError as error:
         stderr().print(Text(str(error), style="red"), soft_wrap=True)
         raise SystemExit(error.exit_code) from None

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from endcap.cli.terminal import HERE, ShopOption, stdout
+from endcap.cli.terminal import HERE, PortOption, ShopOption, stdout
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address of this machine; default from endcap.toml.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one; default from endcap.toml.")] = None,
+    port: PortOption = None,
     shop: ShopOption = HERE,
 ) -> None:
     """Answer over HTTP until Ctrl-C. One process records at a time: a second `serve` or `ingest` is refused."""

@@ -24,6 +24,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on the stan
 MarkdownOption = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Also write the comparison as Markdown.")
 ]
+PortOption = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port, 0 for a free one; default from endcap.toml.")
+]
 HERE = Path()
 
 

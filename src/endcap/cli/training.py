@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ def train(
     if as_json:
         print_json(_summary(trained, is_published))
     else:
-        print_trained(trained, is_published)
+        print_trained(trained, is_published, shop)
 
 
 def evaluate(
@@ -58,15 +59,16 @@ def evaluate(
         print_evaluation(stored)
 
 
-def print_trained(trained: Trained, is_published: bool) -> None:
+def print_trained(trained: Trained, is_published: bool, shop: Path) -> None:
     if trained.comparison is not None:
         print_evaluation(trained.comparison.to_dict())
     for note in trained.notes:
         stdout().print(f"Note: {note}", markup=False)
     rows = [(stage, f"{seconds:.1f}") for stage, seconds in trained.seconds.items()]
     print_table("Time", ("stage", "seconds"), [*rows, ("all", f"{sum(trained.seconds.values()):.1f}")], ("seconds",))
-    done = "is published" if is_published else f"is written; next: endcap publish {trained.manifest.release_id}"
-    stdout().print(f"Release {trained.manifest.release_id} {done}.", soft_wrap=True)
+    release = trained.manifest.release_id
+    done = "is published." if is_published else f"is written. Next: endcap publish {release} --shop {shop}"
+    stdout().print(f"Release {release} {done}", soft_wrap=True)
 
 
 def _summary(trained: Trained, is_published: bool) -> dict[str, Any]:

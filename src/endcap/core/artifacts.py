@@ -107,9 +107,7 @@ class ReleaseStore:
         """Go back to the release published before the current one; returns its id."""
         pointer = self._pointer()
         if pointer is None or not pointer.previous:
-            raise NotFoundError(
-                "There is no earlier release to go back to.", next_step="See `endcap releases` for what there is."
-            )
+            raise NotFoundError("There is no earlier release to go back to.", next_step=self._see_releases())
         self._point(_Pointer(pointer.previous[-1], pointer.previous[:-1]))
         return pointer.previous[-1]
 
@@ -130,9 +128,7 @@ class ReleaseStore:
     def manifest(self, release_id: str) -> Manifest:
         path = self.root / release_id / MANIFEST
         if Path(release_id).name != release_id or release_id.startswith(".") or not path.is_file():
-            raise NotFoundError(
-                f"There is no release {release_id!r}.", next_step="See `endcap releases` for what there is."
-            )
+            raise NotFoundError(f"There is no release {release_id!r}.", next_step=self._see_releases())
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
         except msgspec.MsgspecError as error:
@@ -141,7 +137,7 @@ class ReleaseStore:
             raise ArtifactError(
                 f"The release has format {manifest.format}; this version reads {FORMAT}.",
                 where=str(path),
-                next_step="Train again with this version.",
+                next_step=f"Train again with this version: endcap train --shop {self._shop}",
             )
         return manifest
 
@@ -155,9 +151,18 @@ class ReleaseStore:
                 raise ArtifactError(
                     "The file is missing or its checksum differs from the manifest.",
                     where=str(path),
-                    next_step="Restore it from a backup, or `endcap rollback` to an earlier release.",
+                    next_step="Restore it from a backup, or go back to an earlier release: "
+                    f"endcap rollback --shop {self._shop}",
                 )
         return folder, manifest
+
+    @property
+    def _shop(self) -> Path:
+        """The workspace whose releases these are, for sentences."""
+        return self.root.parent
+
+    def _see_releases(self) -> str:
+        return f"See what there is: endcap releases --shop {self._shop}"
 
     def _free_id(self, release_id: str) -> str:
         """The id itself, or the id with a counter, where two equal releases are committed within one second."""
@@ -177,7 +182,7 @@ class ReleaseStore:
             raise ArtifactError(
                 f"The release pointer cannot be read: {error}.",
                 where=str(path),
-                next_step="Publish a release again with `endcap publish RELEASE`.",
+                next_step=f"Publish a release again: endcap publish RELEASE --shop {self._shop}",
             ) from error
 
     def _point(self, pointer: _Pointer) -> None:

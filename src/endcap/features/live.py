@@ -23,16 +23,15 @@ class LiveStates:
         self._lock = Lock()
 
     def apply(self, events: Iterable[Event]) -> None:
-        """Fold events, in the order given. Those on items the release does not know change nothing."""
+        """Fold events, in the order given. Those on items the release does not know only make the user known."""
         with self._lock:
             for event in events:
-                item = self._items.position(event.item_id)
-                if item == UNKNOWN:
-                    continue
                 state = self._live.get(event.user_id)
                 if state is None:
                     state = self._live[event.user_id] = UserState(self._histories.of(event.user_id))
-                _fold(state, event, item)
+                item = self._items.position(event.item_id)
+                if item != UNKNOWN:
+                    _fold(state, event, item)
 
     def history(self, user_id: str) -> History:
         """Everything known of a user; empty for a stranger."""

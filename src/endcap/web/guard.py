@@ -57,6 +57,13 @@ class Guard:
                 await body(scope, receive, answer)
             else:
                 await self.app(scope, _replayed(body, receive), answer)
+        except asyncio.CancelledError:
+            # The server is told to stop and has waited long enough. It cancels this task and nothing waits for it, so
+            # that to end here is to end it; raised further the server would print it as a fault.
+            if not has_begun:
+                await problem_response(503, "The server is stopping.", next_step="Send it again.")(
+                    scope, receive, answer
+                )
         except Exception:
             LOG.exception("Request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if has_begun:

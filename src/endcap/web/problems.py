@@ -11,11 +11,19 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
-from endcap.core.errors import EndcapError
+from endcap.core.errors import CallerError, EndcapError
 
 LOG = logging.getLogger(__name__)
+JSON_NEXT_STEP = "Send one JSON object in UTF-8."
 ROUTES_NEXT_STEP = "All routes and fields are at /docs."
+
+
+class NotJsonError(CallerError):
+    """The body is not declared as JSON."""
+
+    http_status = 415
 
 
 class Problem(BaseModel):
@@ -71,14 +79,28 @@ async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    details = [{**detail, "loc": detail["loc"][1:]} for detail in error.errors()]
-    where = str(error.errors()[0]["loc"][0]) if details else ""
+    found = error.errors()
+    if found and found[0]["type"] == "json_invalid":
+        return problem_response(422, f"The body is not JSON: {found[0]['ctx']['error']}.", "body", JSON_NEXT_STEP)
+    details = [{**detail, "loc": detail["loc"][1:]} for detail in found]
+    where = str(found[0]["loc"][0]) if found else ""
     return problem_response(422, sentence(details), where, ROUTES_NEXT_STEP)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
-    what = {404: "There is no such route.", 405: "The route does not take this method."}.get(error.status_code)
-    headers = dict(error.headers) if error.headers else None
-    return problem_response(error.status_code, what or f"{error.detail}", where, ROUTES_NEXT_STEP, headers)
+    if error.status_code == 400:  # FastAPI found a body that is not even text
+        return problem_response(422, "The body is not JSON.", "body", JSON_NEXT_STEP)
+    headers = dict(error.headers) if error.headers else {}
+    what = "There is no such route." if error.status_code == 404 else str(error.detail)
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+        what = f"The route takes {headers['Allow']} only."
+    return problem_response(error.status_code, what, where, ROUTES_NEXT_STEP, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path can be asked for, over all routes that share it."""
+    routes = [route for route in request.app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
 from endcap.app.runtime import Shop
-from endcap.web.deps import ShopDep
+from endcap.web.deps import ShopDep, json_declared, no_parameters
 from endcap.web.problems import error_responses, problem_response
 from endcap.web.schemas import EventsAnswer
 from endcap.web.wire import parse_events
@@ -34,6 +34,7 @@ BODY = {
     response_model=EventsAnswer,
     responses=error_responses(408, 413, 415, 422, 503),
     openapi_extra=BODY,
+    dependencies=[Depends(no_parameters), Depends(json_declared)],
 )
 async def record_events(request: Request, shop: ShopDep) -> JSONResponse:
     """One event, or a batch of at most 1,000 as `{"events": [...]}`.
@@ -42,10 +43,6 @@ async def record_events(request: Request, shop: ShopDep) -> JSONResponse:
     answer arrives the accepted events are on disk, and the next recommendation takes them into account. Where every
     event is bad the status is 422. Sending an `event_id` again changes nothing, so a request may be repeated.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        return problem_response(
-            415, "The body is not declared as JSON.", "Content-Type", "Send the header Content-Type: application/json."
-        )
     return await run_in_threadpool(_record, shop, await request.body())
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from endcap import __version__
-from endcap.web.deps import ShopDep
+from endcap.web.deps import ShopDep, no_parameters
+from endcap.web.problems import error_responses
 from endcap.web.schemas import LiveAnswer, ReadyAnswer
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], responses=error_responses(422), dependencies=[Depends(no_parameters)])
 
 
 @router.get("/health/live", summary="Is the process alive?")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.concurrency import run_in_threadpool
 
 from endcap.app.runtime import Shop
 from endcap.core import types
 from endcap.core.types import Event, Slate
-from endcap.web.deps import ShopDep
+from endcap.web.deps import ShopDep, json_declared, no_parameters
 from endcap.web.problems import error_responses
-from endcap.web.schemas import RecommendedItem, RecommendIn, RecommendParams, SlateAnswer
+from endcap.web.schemas import RecommendedItem, RecommendIn, RecommendParams, SimilarParams, SlateAnswer
 
 router = APIRouter(tags=["recommendations"], responses=error_responses(404, 422, 503))
 
@@ -38,7 +38,12 @@ async def recommend(shop: ShopDep, asked: Annotated[RecommendParams, Query()]) -
     return await run_in_threadpool(_answer, shop, query)
 
 
-@router.post("/v1/recommendations", summary="Recommend, with everything a query can hold")
+@router.post(
+    "/v1/recommendations",
+    summary="Recommend, with everything a query can hold",
+    responses=error_responses(415),
+    dependencies=[Depends(no_parameters), Depends(json_declared)],
+)
 async def recommend_query(shop: ShopDep, asked: RecommendIn) -> SlateAnswer:
     """As the GET route, with lists of any ids, acts that are not recorded, and a moment of one's own."""
     now_ms = shop.clock()
@@ -70,9 +75,9 @@ async def recommend_query(shop: ShopDep, asked: RecommendIn) -> SlateAnswer:
 
 
 @router.get("/v1/items/{item_id:path}/similar", summary="Items to show beside one")
-async def similar(shop: ShopDep, item_id: str, n: int = 10, locale: str = "en") -> SlateAnswer:
+async def similar(shop: ShopDep, item_id: str, asked: Annotated[SimilarParams, Query()]) -> SlateAnswer:
     """What goes with an item, for no shopper in particular. 404 for an item that the release does not know."""
-    return await run_in_threadpool(_similar, shop, item_id, n, locale)
+    return await run_in_threadpool(_similar, shop, item_id, asked.n, asked.locale)
 
 
 def _listed(values: list[str]) -> tuple[str, ...]:

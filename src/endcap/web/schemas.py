@@ -26,7 +26,7 @@ class Line(BaseModel):
 
     model_config = _wire()
     item_id: Id
-    quantity: float | None = Field(None, ge=0, description="Units.")
+    quantity: float | None = Field(None, gt=0, description="Units.")
     price: float | None = Field(None, ge=0, description="Per unit, in the event's currency.")
 
 
@@ -51,7 +51,7 @@ class EventIn(BaseModel):
     session_id: Label | None = Field(None, description="The visit; for purchases the order.")
     item_id: Id | None = Field(None, description="The item; missing for searches and where `items` is given.")
     items: list[Line] = Field([], max_length=1000, description="Several items: recorded as one event for each.")
-    quantity: float | None = Field(None, ge=0, description="Units.")
+    quantity: float | None = Field(None, gt=0, description="Units.")
     price: float | None = Field(None, ge=0, description="Per unit, in `currency`.")
     currency: str | None = Field(None, max_length=8, description="ISO 4217.")
     value: float | None = Field(None, description="A rating.")
@@ -95,7 +95,15 @@ class SessionEvent(BaseModel):
     item_id: Id
     ts_ms: int | None = Field(None, ge=0, le=2**53, description="UTC milliseconds. Missing: now.")
     session_id: Label | None = None
-    quantity: float | None = Field(None, ge=0)
+    quantity: float | None = Field(None, gt=0)
+
+
+class SimilarParams(BaseModel):
+    """The query string of a question about an item."""
+
+    model_config = _wire()
+    n: int = Field(10, description="How many items, 1 to 500.")
+    locale: str = Field("en", max_length=35, description="Language of the reasons.")
 
 
 class RecommendBase(BaseModel):

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOG = logging.getLogger(__name__)
+ROUTES = (routes_events, routes_recommendations, routes_users, routes_health, routes_docs)
 GRACE_S = 10
+MAX_PORT = 65535
 SCHEMAS = "#/components/schemas/{model}"
 
 
@@ -43,9 +45,10 @@ def create_app(shop: Shop) -> FastAPI:
         redoc_url=None,
     )
     app.state.shop = shop
+    app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
     app.add_middleware(Guard)
-    for routes in (routes_events, routes_recommendations, routes_users, routes_health, routes_docs):
+    for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
     app.openapi = lambda: _with_events(generate())  # type: ignore[method-assign]
@@ -75,6 +78,13 @@ def serve(
     server = _Server(config, lambda: announce(_url(listener)))
     with listener, _stopping(server):
         server.run(sockets=[listener])
+
+
+def free_port(host: str, port: int) -> int:
+    """A port that can be had at this moment: the one given, or any for 0. CallerError where there is none."""
+    with _listen(host, port) as listener:
+        found: int = listener.getsockname()[1]
+    return found
 
 
 class _Server(uvicorn.Server):
@@ -121,6 +131,10 @@ def _listen(host: str, port: int) -> socket.socket:
             f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
             where="host",
             next_step="Use 127.0.0.1; where others need it, put a proxy that checks who calls in front.",
+        )
+    if not 0 <= port <= MAX_PORT:
+        raise CallerError(
+            f"{port} is no port.", where="port", next_step=f"Choose one up to {MAX_PORT}; 0 takes one that is free."
         )
     # asyncio sends small parts of an answer at once (TCP_NODELAY) only where the socket says that it is TCP; without, a
     # client that keeps its connection waits 40 ms for each answer

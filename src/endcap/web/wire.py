@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from endcap.app.events import check_event
 from endcap.core.errors import CallerError
 from endcap.core.types import Event
-from endcap.web.problems import sentence
+from endcap.web.problems import JSON_NEXT_STEP, sentence
 from endcap.web.schemas import EventIn, Line, Rejected
 
 MAX_BATCH = 1000
@@ -46,7 +46,7 @@ def _objects(body: bytes) -> list[Any]:
     try:
         given = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CallerError(f"The body is not JSON: {error}.", where="body") from error
+        raise CallerError(f"The body is not JSON: {error}.", where="body", next_step=JSON_NEXT_STEP) from error
     if not isinstance(given, dict):
         raise CallerError("The body is no object.", where="body", next_step='Send an event or {"events": [...]}.')
     if "events" not in given:
