@@ -183,7 +183,9 @@ class _Training:
             )
             return None
         self.stage("fit the ranker")
-        return self._ranker(join(parts), pipeline.hydrator.names)
+        examples = join(parts)
+        parts.clear()  # the examples are the largest thing in memory: one copy of them will do
+        return self._ranker(examples, pipeline.hydrator.names)
 
     def _ranker(self, examples: Examples, names: tuple[str, ...]) -> Ranker:
         """On all features, less those of optional sources that do not show their use."""

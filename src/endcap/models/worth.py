@@ -55,14 +55,14 @@ def worth(source: str, whole: Fitted, lean: Fitted, held_out: Int64Array) -> Ver
 def without(examples: Examples, names: Sequence[str], source: str, per_source: int) -> tuple[Examples, tuple[str, ...]]:
     """The examples as they would be had the source not been there. Every query remains, some without a target."""
     kept = [place for place, name in enumerate(names) if name not in {f"{part}_{source}" for part in PARTS}]
-    features = examples.features.copy()
-    proposed = features[:, names.index(f"rank_{source}")] < per_source
-    counts = features[:, names.index("proposed_by")]
-    counts -= proposed
-    rows = counts > 0
+    proposed = examples.features[:, names.index(f"rank_{source}")] < per_source
+    counts = examples.features[:, names.index("proposed_by")] - proposed
+    rows = np.flatnonzero(counts > 0)
     queries = np.repeat(np.arange(len(examples.sizes)), examples.sizes)
     sizes = np.bincount(queries[rows], minlength=len(examples.sizes)).astype(np.int64)
-    left = Examples(features[rows][:, kept], examples.labels[rows], sizes, examples.users)
+    features = examples.features[np.ix_(rows, np.array(kept))]
+    features[:, kept.index(names.index("proposed_by"))] = counts[rows]
+    left = Examples(features, examples.labels[rows], sizes, examples.users)
     return left, tuple(names[place] for place in kept)
 
 
