@@ -92,10 +92,7 @@ class _Training:
         self._left_out: set[str] = set()
 
     def run(self, evaluate: bool) -> Trained:
-        seed_everything(self.config.train.seed)
-        self._read()
-        steps = plan(self.bought, self.histories, self.config.train)
-        ranker = self._fit_ranker(steps)
+        steps, ranker = self._learn()
         comparison = self._evaluate(steps.test, ranker)[0] if evaluate else None
         fitted = self._fit_all(steps.end_ms)
         self.stage("write release")
@@ -114,10 +111,7 @@ class _Training:
         return Trained(manifest, comparison, tuple(self.notes), self.seconds)
 
     def measure(self) -> Measured:
-        seed_everything(self.config.train.seed)
-        self._read()
-        steps = plan(self.bought, self.histories, self.config.train)
-        ranker = self._fit_ranker(steps)
+        steps, ranker = self._learn()
         comparison, pipeline = self._evaluate(steps.test, ranker)
         self.stage("")
         task, asked = next(iter(steps.test.cases.items()))
@@ -134,6 +128,13 @@ class _Training:
         if name:
             self._progress(name, share)
 
+    def _learn(self) -> tuple[Plan, Ranker | None]:
+        """All that comes before the test part is looked at."""
+        seed_everything(self.config.train.seed)
+        self._read()
+        steps = plan(self.bought, self.histories, self.config.train)
+        return steps, self._fit_ranker(steps)
+
     def _read(self) -> None:
         self.stage("read the log")
         store = self.shop.store
@@ -143,9 +144,10 @@ class _Training:
         self.bought = successes(log)
         if self.bought.height < MIN_EVENTS:
             raise DataError(
-                f"There are {self.bought.height} events on items; {MIN_EVENTS} is the least to learn from.",
+                f"There are {self.bought.height} purchases, or acts where purchases are hardly logged; "
+                f"{MIN_EVENTS} is the least to learn from.",
                 where=str(self.shop.folder),
-                next_step="Ingest more: endcap ingest EVENTS",
+                next_step=f"Ingest more: endcap ingest EVENTS --shop {self.shop.folder}",
             )
         ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
         self.table = ItemTable.build(store.items(), ids)
