@@ -22,7 +22,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.run $(NAME) $(if $(DATA),--data $(DATA)) $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+	$(BIN)/python -m benchmarks.run $(NAME) $(if $(DATA),--data $(DATA)) $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python -c "from endcap.app.config import reference; print(reference(), end='')" > docs/reference/configuration.md

@@ -1,7 +1,8 @@
 """Runs one benchmark and records its figures, with the machine, the command, the time and the peak memory.
 
 Each benchmark is a module of this folder with `run(...) -> dict[str, float]`, flat: name -> number, intervals as
-`name_lo` and `name_hi`. It takes those of `data`, `dataset` and `seeds` that it names.
+`name_lo` and `name_hi`. It takes those of `data`, `dataset`, `seeds` and `peers` that it names. A figure of its own
+called `peak_rss_mb` stands for the process's, where more than the product ran in it.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data, where the benchmark needs one")
     parser.add_argument("--dataset", help="name of the data, where the benchmark takes any")
     parser.add_argument("--seeds", type=int, default=1, help="how many times to train, where the benchmark repeats")
+    parser.add_argument("--peers", default="", help="peer systems to measure beside ours, by comma; `all` for all")
     asked = parser.parse_args()
     started = time.monotonic()
     run = importlib.import_module(f"benchmarks.{asked.name}").run
-    given = {"data": asked.data, "dataset": asked.dataset, "seeds": asked.seeds}
+    given = {"data": asked.data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
     taken = inspect.signature(run).parameters
     figures = run(**{name: value for name, value in given.items() if name in taken})
     name = asked.name.removeprefix("bench_") + (f"-{asked.dataset}" if asked.dataset else "")
@@ -40,7 +42,7 @@ def main() -> None:
         "machine": _machine(),
         "command": _command(asked, list(taken)),
         "seconds": round(time.monotonic() - started, 1),
-        "peak_rss_mb": max(resource.getrusage(who).ru_maxrss for who in WHOSE) // 1024,
+        "peak_rss_mb": int(figures.pop("peak_rss_mb", 0)) or peak_rss_mb(),
         "figures": {key: round(float(value), 6) for key, value in figures.items()},
     }
     path = HERE / "results" / f"{name}.json"
@@ -48,10 +50,15 @@ def main() -> None:
     print(f"{path.relative_to(HERE.parent)}: {record['seconds']} s, {record['peak_rss_mb']} MB")
 
 
+def peak_rss_mb() -> int:
+    """The most memory that this process, or one that it waited for, held at once."""
+    return max(resource.getrusage(who).ru_maxrss for who in WHOSE) // 1024
+
+
 def _command(asked: argparse.Namespace, taken: list[str]) -> str:
     data = asked.data.name if asked.data else None
-    given = {"data": data, "dataset": asked.dataset, "seeds": asked.seeds}
-    settings = "".join(f" {name.upper()}={given[name]}" for name in taken if given[name] is not None)
+    given = {"data": data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
+    settings = "".join(f" {name.upper()}={given[name]}" for name in taken if given[name])
     return f"make bench NAME={asked.name.removeprefix('bench_')}{settings}"
 
 

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from benchmarks import readme
 from pydantic import BaseModel
 
+from benchmarks import readme
 from endcap.core import errors, protocols
 
 ROOT = Path(__file__).parents[1]
