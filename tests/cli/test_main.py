@@ -18,7 +18,19 @@ COMMANDS = typer.main.get_command(app).commands
 
 def test_commands_are_the_ones_there_are():
     assert list(COMMANDS) == [
-        *("init", "ingest", "train", "evaluate", "publish", "rollback", "releases", "recommend", "serve", "demo"),
+        *(
+            "init",
+            "ingest",
+            "train",
+            "pretrain",
+            "evaluate",
+            "publish",
+            "rollback",
+            "releases",
+            "recommend",
+            "serve",
+            "demo",
+        ),
         "benchmark",
     ]
 

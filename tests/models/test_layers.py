@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from endcap.models.layers import CausalBlock, Rotary
+from endcap.models.layers import Block, Rotary
 
 
 @pytest.mark.parametrize("rotary_len", [0, 9])
 def test_later_positions_do_not_reach_earlier_ones(rotary_len: int) -> None:
     torch.manual_seed(0)
-    block = CausalBlock(16, heads=2, dropout=0.5, rotary_len=rotary_len).eval()
+    block = Block(16, heads=2, dropout=0.5, rotary_len=rotary_len).eval()
     x = torch.randn(2, 9, 16)
     changed = x.clone()
     changed[:, 5] = torch.randn(16)
@@ -30,6 +30,6 @@ def test_rotary_products_depend_on_distance_alone() -> None:
 
 def test_attention_without_positions_ignores_the_order_of_the_past() -> None:
     torch.manual_seed(0)
-    block = CausalBlock(16, heads=2, dropout=0.0).eval()
+    block = Block(16, heads=2, dropout=0.0).eval()
     x = torch.randn(1, 5, 16)
     torch.testing.assert_close(block(x)[:, -1], block(x[:, [2, 0, 3, 1, 4]])[:, -1])

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from endcap.core.errors import CallerError
-from endcap.models.objectives import ROWS_PER_TILE, Negatives, NegativeSampler, next_item_loss, whole_catalogue
+from endcap.models.objectives import ROWS_PER_TILE, Negatives, NegativeSampler, item_loss, whole_catalogue
 
 N_ITEMS, WIDTH = 12, 4
 
@@ -18,9 +18,7 @@ def _problem(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_whole_catalogue_is_cross_entropy_with_its_gradients(rows: int) -> None:
     users, items, targets = _problem(rows)
     ours_users, ours_items = users.clone().requires_grad_(), items.clone().requires_grad_()
-    loss = next_item_loss(
-        ours_users, ours_items[targets], targets, whole_catalogue(N_ITEMS), ours_items, temperature=0.5
-    )
+    loss = item_loss(ours_users, ours_items[targets], targets, whole_catalogue(N_ITEMS), ours_items, temperature=0.5)
     loss.backward()
     users.requires_grad_()
     items.requires_grad_()
@@ -47,7 +45,7 @@ def test_sampled_partition_is_the_full_one_in_expectation(kind: str) -> None:
     estimates = []
     for _ in range(4000):
         negatives = sampler.draw()
-        loss = next_item_loss(users, items[targets], targets, negatives, items[negatives.items])
+        loss = item_loss(users, items[targets], targets, negatives, items[negatives.items])
         estimates.append(np.exp(loss.item() + target_score))
     full = (users @ items.T).exp().sum().item()
     standard_error = np.std(estimates) / np.sqrt(len(estimates))
@@ -59,7 +57,7 @@ def test_a_negative_equal_to_the_target_is_left_out() -> None:
     users, items, _ = _problem(2)
     targets = torch.tensor([3, 8])
     drawn = Negatives(torch.tensor([1, 3, 5]), torch.zeros(3))
-    loss = next_item_loss(users, items[targets], targets, drawn, items[drawn.items])
+    loss = item_loss(users, items[targets], targets, drawn, items[drawn.items])
     scores = users @ items.T
     first = functional.cross_entropy(scores[0, [3, 1, 5]][None], torch.tensor([0]))
     second = functional.cross_entropy(scores[1, [8, 1, 3, 5]][None], torch.tensor([0]))

@@ -7,14 +7,9 @@ import torch
 from endcap.core.errors import CallerError
 from endcap.models.config import SequenceConfig
 from endcap.models.loop import Progress
-from endcap.models.sequence import (
-    SequenceModel,
-    Validation,
-    centred,
-    fit_sequence,
-    ndcg,
-    train_sequence,
-)
+from endcap.models.sequence import SequenceModel, centred
+from endcap.models.sequence_fit import fit_sequence, train_sequence
+from endcap.models.sequence_validation import Validation, ndcg
 from endcap.models.windows import PADDING, Sequences
 
 N_ITEMS = 20

@@ -37,6 +37,7 @@ from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
 
 if TYPE_CHECKING:
+    from endcap.app.pretrain import Pretrained
     from endcap.app.train import Trained
 
 CONFIG_FILE = "endcap.toml"
@@ -170,6 +171,17 @@ class Shop:
         if publish:
             self.publish(trained.manifest.release_id)
         return trained
+
+    def pretrain(self, out: str | Path, *, progress: Progress = silent, **settings: Any) -> Pretrained:
+        """Train the sequence model alone on everything recorded, and write weights that `sequence.start` begins from.
+
+        settings: keys of `[sequence]` that differ from the shop's. `ids` is False where it is not given (items are
+        their content alone, and the weights serve other shops), `turned` is True where there are no ids. Needs the
+        extras `train` and `text`.
+        """
+        from endcap.app.pretrain import pretrain
+
+        return pretrain(self, Path(out), settings, progress=progress)
 
     def publish(self, release_id: str | None = None) -> str:
         """Make a release (default: the newest) the one that answers."""

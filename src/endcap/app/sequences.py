@@ -14,9 +14,12 @@ from endcap.evaluate.protocols import Case
 from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories
 from endcap.index.exact import ExactIndex
+from endcap.models.config import SequenceConfig
 from endcap.models.loop import Progress, use_threads
-from endcap.models.sequence import Validation, fit_sequence
+from endcap.models.sequence_fit import fit_sequence
 from endcap.models.sequence_source import FOLLOWED_CODES, SequenceSource
+from endcap.models.sequence_validation import Validation
+from endcap.models.sequence_weights import Names, SequenceWeights
 from endcap.models.windows import Sequences
 
 REFIT_GROWTH = 0.1
@@ -26,13 +29,19 @@ RARE = 0.01
 class SequenceFits:
     """Fits the model first with early stopping on validation cases, then, on more data, for as many epochs as were
     best the first time. A log that has grown by less than `REFIT_GROWTH` since the last fit is served by that one: it
-    reads the newest acts all the same. An interrupted fit resumes from its checkpoint in `folder`.
+    reads the newest acts all the same. An interrupted fit resumes from its checkpoint in `folder`, which is the
+    workspace's. Every fit begins from the weights at `sequence.start`, where the config names them; CallerError, before
+    anything is fitted, where they are of another shape.
     """
 
     def __init__(
         self, items: Vocabulary, content: Float32Array | None, config: Config, folder: Path, asked: Sequence[Case]
     ) -> None:
         self._items, self._content, self._config, self._folder, self._asked = items, content, config, folder, asked
+        self._names = Names(items.ids, "" if content is None else encoder_name(config))
+        self._start = start_weights(config.sequence, folder.parent)
+        if self._start is not None:
+            self._start.check(config.sequence, 0 if content is None else content.shape[1], self._names.encoder)
         self.best_epoch: int | None = None
         self._latest: SequenceSource | None = None
         self._events = 0
@@ -59,6 +68,8 @@ class SequenceFits:
                 Path(exported),
                 content=self._content,
                 validation=self._validation(past) if first else None,
+                names=self._names,
+                start=self._start,
                 checkpoint=self._folder / "sequence.safetensors",
                 progress=report,
             )
@@ -75,10 +86,20 @@ class SequenceFits:
         contexts = trails(past).select(rows)
         targets = [self._items.positions(case.targets).astype(np.int64) for case in known]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in targets])])
-        return Validation(contexts, np.concatenate(targets), offsets, hide_seen=not _any_repeat(contexts, targets))
+        return Validation(contexts, np.concatenate(targets), offsets, hide_seen=not any_repeat(contexts, targets))
 
 
-def _any_repeat(contexts: Sequences, targets: Sequence[Int64Array]) -> bool:
+def start_weights(config: SequenceConfig, workspace: Path) -> SequenceWeights | None:
+    """The weights that `start` names, seen from the workspace's folder; None where it names none."""
+    return SequenceWeights.load(workspace / config.start) if config.start else None
+
+
+def encoder_name(config: Config) -> str:
+    """Whose vectors a model's projection reads; the same wherever a local model's folder lies."""
+    return Path(config.text.model).name
+
+
+def any_repeat(contexts: Sequences, targets: Sequence[Int64Array]) -> bool:
     """Whether shoppers come back to what they had: where hardly one target is of its own history, all of that history
     is hidden when the model is judged."""
     parts = np.split(contexts.items, contexts.offsets[1:-1])

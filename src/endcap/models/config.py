@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from endcap.core.section import Section
 
@@ -25,7 +25,10 @@ class LoopConfig(Section):
 
 
 class SequenceConfig(LoopConfig):
-    """The sequence model and its training. The defaults serve a shop of 10,000 items as well as one of 100,000."""
+    """The sequence model and its training. The defaults serve a shop of 10,000 items as well as one of 100,000.
+
+    next_item, masked_item, contrastive: each objective's share in the loss (see `models.sequence_task`).
+    """
 
     dim: int = Field(default=128, ge=8, description="width d of user and item vectors")
     blocks: int = Field(default=1, ge=1, description="transformer blocks")
@@ -45,3 +48,36 @@ class SequenceConfig(LoopConfig):
     shuffle_within_groups: bool = Field(
         default=True, description="reshuffle each basket in every epoch, where groups are given"
     )
+    ids: bool = Field(
+        default=True, description="whether each item has a vector of its own, beside the projection of its content"
+    )
+    turned: bool = Field(
+        default=False,
+        description="whether all item vectors are turned at random in each step, so that what is learned serves other "
+        "catalogues rather than this one",
+    )
+    next_item: float = Field(default=1.0, ge=0, description="weight of predicting the next item; 0 leaves it out")
+    masked_item: float = Field(default=0.0, ge=0, description="weight of predicting hidden items from both sides")
+    contrastive: float = Field(
+        default=0.0, ge=0, description="weight of telling two altered views of one history from those of others"
+    )
+    mask_share: float = Field(default=0.2, gt=0, lt=1, description="items hidden, of those masked_item asks about")
+    contrastive_temperature: float = Field(default=0.2, gt=0, description="divides the likeness of two views")
+    start: str = Field(default="", description="folder of `endcap pretrain` to begin from, seen from the workspace")
+
+    @model_validator(mode="after")
+    def _has_an_objective(self) -> Self:
+        if not self.next_item + self.masked_item + self.contrastive:
+            raise ValueError("one of next_item, masked_item and contrastive must weigh more than 0")
+        return self
+
+    @property
+    def hides_items(self) -> bool:
+        """Whether an objective puts a mask in an item's place."""
+        return self.masked_item + self.contrastive > 0
+
+    @property
+    def asks_by_mask(self) -> bool:
+        """Whether what comes next is asked by a mask after the history, as in BERT4Rec: where no objective has taught
+        the last item's position to say it."""
+        return self.masked_item > 0 and self.next_item == 0

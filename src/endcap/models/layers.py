@@ -1,9 +1,10 @@
-"""The causal transformer that sequence models are built of.
+"""The transformer that sequence models are built of.
 
 Dimension legend: b sequences, l positions, d width, h heads, e = d / h width of a head, f width of the feed-forward.
 
 Sequences are padded on the right. A causal position never looks ahead, so real positions cannot see the padding and
-no attention mask is needed, which keeps attention on the fused kernel and the exported graph small.
+no attention mask is needed, which keeps attention on the fused kernel and the exported graph small. Where positions
+look both ways, they have to be told which of the others are real.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class CausalBlock(nn.Module):
+class Block(nn.Module):
     """Pre-norm block: x + attention(norm(x)), then x + feed_forward(norm(x)).
 
     Pre-norm: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". Layer normalisation, and
@@ -23,20 +24,20 @@ class CausalBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float, *, rotary_len: int = 0) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads, rotary_len=rotary_len)
+        self.attention = Attention(width, heads, rotary_len=rotary_len)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = SwiGLU(width, 2 * width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, l, d] -> [b, l, d]."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """[b, l, d] -> [b, l, d]. real: see `Attention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), real))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return out
 
 
-class CausalAttention(nn.Module):
-    """Multi-head scaled dot-product attention in which position i sees positions 0..i.
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention.
 
     rotary_len: the longest sequence, if queries and keys are to be rotated by their position; 0 for no rotation.
     """
@@ -48,15 +49,17 @@ class CausalAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.rotary = Rotary(width // heads, rotary_len) if rotary_len else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, l, d] -> [b, l, d]."""
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """[b, l, d] -> [b, l, d]. Position i sees positions 0..i; with `real`, bool [b, l], all that are real, before
+        and after it, of which each row needs one at least."""
         b, length, d = x.shape
         q, k, v = (
             self.qkv(x).view(b, length, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         )  # each [b, h, l, e]
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        seen = None if real is None else real[:, None, None, :]
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, length, d))
         return out
 

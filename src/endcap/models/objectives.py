@@ -1,6 +1,6 @@
-"""What sequence models are trained to do: tell the next item from the rest of the catalogue.
+"""The losses of sequence models: tell an item from the rest of the catalogue, and a shopper from the rest of a batch.
 
-Dimension legend: p predictions, k negatives, n items of the catalogue, d width.
+Dimension legend: p predictions, k negatives, n items of the catalogue, b sequences, d width.
 
 The full softmax over n items costs p x n products a step. Sampling k negatives, shared by all predictions of the
 step, costs p x k and, corrected for how often each negative is drawn, aims at the same optimum.
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from endcap.core.errors import CallerError
 from endcap.core.types import Int64Array
@@ -77,11 +78,11 @@ class NegativeSampler:
 
 
 def whole_catalogue(n_items: int) -> Negatives:
-    """Every item once: with these, `next_item_loss` is the full softmax cross-entropy."""
+    """Every item once: with these, `item_loss` is the full softmax cross-entropy."""
     return Negatives(torch.arange(n_items), torch.zeros(n_items))
 
 
-def next_item_loss(
+def item_loss(
     users: Tensor,
     positives: Tensor,
     targets: Tensor,
@@ -110,6 +111,20 @@ def next_item_loss(
         users / temperature, positives, negative_vectors, negatives.log_expected, hit_columns
     )
     return loss
+
+
+def view_loss(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+    """Mean over 2b views of -log(exp(s_pair) / sum over the 2b - 1 other views of exp(s)), s = cosine / temperature.
+
+    first, second: float32 [b, d]; row i of one and row i of the other are views of the same sequence, and all other
+    rows of both are the negatives. InfoNCE (van den Oord et al. 2018) as NT-Xent (Chen et al. 2020, SimCLR, eq. 1),
+    which CL4SRec (Xie et al. 2022, eq. 3) takes over for sequences.
+    """
+    views = functional.normalize(torch.cat((first, second)), dim=1)
+    itself = torch.eye(len(views), dtype=torch.bool)
+    likeness = (views @ views.T / temperature).masked_fill(itself, -torch.inf)
+    pairs = torch.arange(len(views)).roll(len(first))
+    return functional.cross_entropy(likeness, pairs)
 
 
 class _TiledCrossEntropy(torch.autograd.Function):

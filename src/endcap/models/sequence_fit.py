@@ -1,0 +1,135 @@
+"""Training a sequence model, from nothing or from weights, and exporting it.
+
+The checkpoint of an interrupted run continues with the same histories, catalogue, settings and start alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from endcap.core.determinism import rng
+from endcap.core.errors import CallerError
+from endcap.core.types import Float32Array
+from endcap.models.config import SequenceConfig
+from endcap.models.export import export_tower
+from endcap.models.loop import Progress, Report, train
+from endcap.models.sequence import SequenceModel, UserTower
+from endcap.models.sequence_task import SequenceTask
+from endcap.models.sequence_validation import Validation
+from endcap.models.sequence_weights import Names, SequenceWeights
+from endcap.models.windows import Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedSequence:
+    """onnx_difference: largest difference of the exported tower from torch."""
+
+    model: SequenceModel
+    report: Report
+    onnx_difference: float
+
+
+def fit_sequence(
+    histories: Sequences,
+    n_items: int,
+    config: SequenceConfig,
+    folder: Path,
+    *,
+    content: Float32Array | None = None,
+    validation: Validation | None = None,
+    names: Names | None = None,
+    start: SequenceWeights | None = None,
+    checkpoint: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> TrainedSequence:
+    """`train_sequence`, then export into an existing `folder` (see `models.export` for the files), and beside it,
+    where `names` are given, the weights that a later model can start from (see `models.sequence_weights`).
+
+    The checkpoint is removed once the export is complete.
+    """
+    model, report = train_sequence(
+        histories,
+        n_items,
+        config,
+        content=content,
+        validation=validation,
+        names=names,
+        start=start,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    difference = export_tower(UserTower(model), model.all_item_vectors(), config.max_len, folder)
+    if names is not None:
+        SequenceWeights.of(model, names).save(folder)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return TrainedSequence(model, report, difference)
+
+
+def train_sequence(
+    histories: Sequences,
+    n_items: int,
+    config: SequenceConfig,
+    *,
+    content: Float32Array | None = None,
+    validation: Validation | None = None,
+    names: Names | None = None,
+    start: SequenceWeights | None = None,
+    checkpoint: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[SequenceModel, Report]:
+    """Train on every transition of `histories`; without `validation`, for all of `config.epochs`.
+
+    content: float32 [n_items, c], see `SequenceModel`. names: what positions and content stand for; with them, `start`
+    gives the items that both know their vectors. start: see `SequenceWeights.give`, which may refuse. checkpoint: a
+    file, continued from after an interruption.
+    """
+    _check(histories, n_items, content)
+    torch.manual_seed(int(rng(config.seed, "sequence weights").integers(2**62)))
+    model = SequenceModel(n_items, config, content)
+    if start is not None:
+        start.give(model, names)
+    task = SequenceTask(model, histories, validation)
+    run_id = _run_id(histories, n_items, config, content, start)
+    return model, train(model, task, config, checkpoint=checkpoint, run_id=run_id, progress=progress)
+
+
+def _check(histories: Sequences, n_items: int, content: Float32Array | None) -> None:
+    if len(histories.items) and int(histories.items.max()) >= n_items:
+        raise CallerError(
+            f"Histories name item {int(histories.items.max()):,}; the catalogue has {n_items:,}.",
+            where="fit_sequence",
+            next_step="Build histories and catalogue from the same ids.",
+        )
+    if content is not None and (len(content) != n_items or not np.isfinite(content).all()):
+        raise CallerError(
+            f"Content must be {n_items:,} rows of finite numbers; it has {len(content):,} rows.",
+            where="fit_sequence",
+            next_step="Encode the whole catalogue again.",
+        )
+    if not np.any(np.diff(histories.offsets) > 1):
+        raise CallerError(
+            "No history has two events, so there is nothing to learn an order from.",
+            where="fit_sequence",
+            next_step="Leave the sequence model out until there is more behaviour.",
+        )
+
+
+def _run_id(
+    histories: Sequences,
+    n_items: int,
+    config: SequenceConfig,
+    content: Float32Array | None,
+    start: SequenceWeights | None,
+) -> str:
+    digest = hashlib.blake2b(f"{n_items} {config.model_dump_json()}".encode(), digest_size=16)
+    for array in (histories.items, histories.offsets, histories.groups, content):
+        digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
+    digest.update(b"-" if start is None else start.digest().encode())
+    return digest.hexdigest()
