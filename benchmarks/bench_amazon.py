@@ -22,7 +22,7 @@ from endcap.core.errors import CallerError
 
 
 def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[str, float]:
-    folder = _folder(data, dataset)
+    folder = folder_of(data, dataset)
     found = benchmark(folder, seeds=seeds, progress=_tell)
     for note in found.notes:
         print(note)
@@ -38,7 +38,7 @@ def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[st
     return ours | figures
 
 
-def _folder(data: Path | None, dataset: str) -> Path:
+def folder_of(data: Path | None, dataset: str) -> Path:
     """The folder itself, or the one named after the data set in it."""
     if data is None:
         raise CallerError("No folder was named.", where="DATA", next_step="Add DATA=<folder with sequences.txt>.")

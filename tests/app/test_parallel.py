@@ -1,6 +1,10 @@
+import multiprocessing
+import os
+
 import pytest
 
-from endcap.app.parallel import in_order
+from endcap.app.parallel import in_order, one_by_one, side_by_side
+from endcap.core.errors import CallerError, ServiceError
 
 
 @pytest.mark.parametrize(("count", "workers"), [(0, 2), (3, 2), (500, 1), (500, 2)])
@@ -20,3 +24,52 @@ def test_an_error_in_a_worker_is_raised_here():
 
     with pytest.raises(ValueError, match="no such place"):
         in_order(work, 500, 2, lambda share: None)
+
+
+@pytest.mark.parametrize("run", [side_by_side, one_by_one])
+def test_few_large_works_return_in_order_and_tell_how_far_they_are(run):
+    def work(n):
+        def done(tell):
+            for step in range(4):
+                tell((step + 1) / 4)
+            return n * 10, os.getpid()
+
+        return done
+
+    told = []
+    found = run([work(1), work(2)], told.append)
+    assert [value for value, _ in found] == [10, 20]
+    assert len({process for _, process in found}) == (2 if run is side_by_side else 1)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_a_refusal_of_one_work_is_raised_as_it_was_and_stops_the_others():
+    def refuse(tell):
+        raise CallerError("No such setting.", where="[sequence]", next_step="Mend it.")
+
+    def wait_for_ever(tell):
+        multiprocessing.get_context("fork").Event().wait()
+
+    with pytest.raises(CallerError, match="No such setting") as refused:
+        side_by_side([wait_for_ever, refuse], lambda share: None)
+    assert (refused.value.where, refused.value.next_step) == ("[sequence]", "Mend it.")
+    assert not multiprocessing.active_children()
+
+
+def test_an_interruption_leaves_no_process_behind():
+    def tell_and_wait(tell):
+        tell(0.5)
+        multiprocessing.get_context("fork").Event().wait()
+
+    def stop(share):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([tell_and_wait, tell_and_wait], stop)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_is_told_of():
+    with pytest.raises(ServiceError, match="ended before its work was done"):
+        side_by_side([lambda tell: os._exit(9)], lambda share: None)

@@ -13,6 +13,7 @@ from endcap.evaluate.metrics import (
     coverage,
     measure,
     novelty,
+    rank_in_each,
     rank_targets,
 )
 
@@ -200,6 +201,19 @@ def test_novelty_is_information_in_bits():
     assert found.tolist() == pytest.approx([1.5, 3, 3, 0])
     with pytest.raises(CallerError):
         novelty([items(0)], np.zeros(2, np.int64))
+
+
+def test_several_models_are_ranked_as_each_is_alone():
+    draw = np.random.default_rng(0)
+    several = draw.integers(0, 6, (5, 40)).astype(np.float32)
+    for targets in (items(7), items(3, 9, 30), np.arange(35, dtype=np.int32)):
+        for found, row in zip(rank_in_each(several, targets, unreachable=1), several, strict=True):
+            alone = rank_targets(row, targets, unreachable=1)
+            assert found.ranks.tolist() == alone.ranks.tolist()
+            assert (found.ties.tolist(), found.n_eligible) == (alone.ties.tolist(), alone.n_eligible)
+    several[2, 5] = np.nan
+    with pytest.raises(CallerError, match="NaN"):
+        rank_in_each(several, items(1))
 
 
 def test_content_diversity_is_one_minus_the_mean_cosine():

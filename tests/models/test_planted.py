@@ -13,7 +13,7 @@ from endcap.models.buy_again import BuyAgain, BuyAgainConfig, PersonalFrequency
 from endcap.models.neighbour_fits import NeighbourConfig, ease_sources, knn_sources
 from endcap.models.popularity import PopularityConfig, fit_category_popularity, fit_popularity
 from endcap.models.shoppers import ShopperConfig, fit_shoppers
-from endcap.models.transitions import TransitionConfig, transition_source
+from endcap.models.transitions import TransitionConfig, transition_sources
 
 NEIGHBOURS = NeighbourConfig(shrink=0)
 
@@ -25,7 +25,7 @@ def popularity(place):
 
 
 FITS = {
-    "transitions": lambda *parts: transition_source(parts[3], TransitionConfig()),
+    "transitions": lambda *parts: transition_sources(parts[3], TransitionConfig(), set())[0],
     "knn": lambda *parts: knn_sources(parts[3], NEIGHBOURS)[1],
     "ease": lambda *parts: ease_sources(parts[3], NEIGHBOURS.model_copy(update={"ease_l2": 10.0}))[0],
     "shoppers": lambda shop, table, histories, _: fit_shoppers(histories, len(table), shop.now_ms, ShopperConfig()),

@@ -1,5 +1,7 @@
 """Every torch-free candidate source: the conformance suite, hand-computed scores, and reasons."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +15,7 @@ from endcap.models.baskets import Baskets
 from endcap.models.buy_again import BuyAgain, BuyAgainConfig, PersonalFrequency
 from endcap.models.content import ContentSource, reduce
 from endcap.models.neighbour_fits import NeighbourConfig, ease_sources, fit_ease, fit_knn, knn_sources
-from endcap.models.neighbours import NeighbourSource
+from endcap.models.neighbours import NeighbourSource, keep_strongest
 from endcap.models.popularity import (
     CategoryPopularity,
     Popularity,
@@ -22,7 +24,8 @@ from endcap.models.popularity import (
     fit_popularity,
 )
 from endcap.models.shoppers import ShopperConfig, SimilarShoppers, fit_shoppers
-from endcap.models.transitions import SecondHop, TransitionConfig, fit_transitions, transition_source
+from endcap.models.transitions import TransitionConfig, fit_second_hop, fit_transitions, transition_sources
+from endcap.models.words import WordsConfig, fit_words, word_source, words_of
 from endcap.testing import CandidateSourceConformance, a_context, a_stranger
 
 DAY_MS = 86_400_000
@@ -59,6 +62,7 @@ def baskets(histories):
 
 VECTORS = np.eye(N, 3, dtype=np.float32) + 0.1
 VECTORS[4] = 0
+TITLES = ["red wool hat", "red scarf", "wool scarf", "green tea", "green tea pot", ""]
 
 
 def build(kind, histories, baskets, table):
@@ -73,8 +77,8 @@ def build(kind, histories, baskets, table):
         "knn": lambda: knn_sources(baskets, config)[1],
         "ease": lambda: ease_sources(baskets, config)[0],
         "ease_cart": lambda: ease_sources(baskets, config)[1],
-        "transitions": lambda: transition_source(baskets, TransitionConfig()),
-        "second_hop": lambda: SecondHop(transition_source(baskets, TransitionConfig())),
+        "transitions": lambda: transition_sources(baskets, TransitionConfig(), set())[0],
+        "words": lambda: word_source(TITLES, WordsConfig()),
         "shoppers": lambda: fit_shoppers(histories, N, UNTIL_MS, ShopperConfig()),
         "content": lambda: ContentSource.of(VECTORS, ExactIndex),
     }[kind]()
@@ -91,7 +95,7 @@ LOADERS = {
     "ease": NeighbourSource.load,
     "ease_cart": NeighbourSource.load,
     "transitions": NeighbourSource.load,
-    "second_hop": SecondHop.load,
+    "words": NeighbourSource.load,
     "shoppers": SimilarShoppers.load,
     "content": lambda folder: ContentSource.load(folder, ExactIndex),
 }
@@ -229,10 +233,52 @@ def test_reduce_keeps_neighbours_and_leaves_empty_rows_empty():
 def test_the_second_hop_reaches_what_follows_what_follows():
     # 0 -> 1 -> 2, and 3 on its own
     edges = sparse.csr_array(([0.5, 0.8], ([0, 1], [1, 2])), shape=(4, 4), dtype=np.float32)
-    hop = SecondHop(NeighbourSource.of("transitions", edges, "recent"))
+    hop = NeighbourSource.of("second_hop", fit_second_hop(edges, TransitionConfig()), "recent")
     items, scores = hop.weigh(a_context([0])).top(4)
     assert items.tolist() == [2]
-    assert scores.tolist() == pytest.approx([0.4])
-    reason = hop.explain(a_context([0]), 2)
-    assert (reason.source, reason.code, reason.because) == ("second_hop", "transitions", 0)
+    assert scores.tolist() == pytest.approx([np.log1p(0.4)])
+    assert hop.explain(a_context([0]), 2).because == 0
     assert hop.explain(a_context([0]), 3) is None
+
+
+def test_the_second_hop_steps_along_the_strongest_edges_and_never_back_to_where_it_began():
+    edges = sparse.csr_array(([0.9, 0.5, 1, 1, 1], ([0, 0, 1, 1, 2], [1, 2, 0, 3, 4])), shape=(5, 5), dtype=np.float32)
+    reached = fit_second_hop(edges, TransitionConfig(hop_breadth=1)).toarray()[0]
+    assert np.flatnonzero(reached).tolist() == [3]
+
+
+def test_one_item_baskets_have_a_last_item_and_fuller_ones_have_not(baskets):
+    def names(found):
+        return [source.name for source in transition_sources(found, TransitionConfig(), {"second_hop"})]
+
+    single = replace(baskets, content=sparse.csr_array(np.eye(baskets.content.shape[0], N, dtype=np.float32)))
+    full = sparse.csr_array(np.ones(baskets.content.shape, np.float32))
+    assert names(single) == ["transitions", "transitions_last", "second_hop"]
+    assert names(replace(baskets, content=full)) == ["transitions"]
+
+
+def test_shared_words_are_the_rarer_the_better():
+    near = fit_words(["acme red soap", "acme red cream", "zest red soap", "zest blue oil"], WordsConfig()).toarray()
+    assert near[0, 1] > 0
+    assert near[2, 3] > 0
+    # "red" stands in three of the four titles, "acme" in two
+    assert near[0, 1] > near[1, 2] > 0
+    assert near[0, 3] == 0
+    assert not near.diagonal().any()
+    np.testing.assert_allclose(near, near.T, atol=1e-6)
+
+
+def test_words_of_every_script():
+    assert words_of("L'Oréal 2-in-1, Crème") == ["l", "oréal", "2", "in", "1", "crème"]
+    assert words_of("红色 洗发水") == ["红色", "洗发", "发水"]
+    assert words_of("") == []
+
+
+def test_titles_without_a_common_word_have_no_neighbours():
+    assert fit_words(["one", "two", ""], WordsConfig()).nnz == 0
+    assert fit_words(["a b", "a c", "a d"], WordsConfig(common=2)).nnz == 0
+
+
+def test_the_strongest_of_a_row_are_kept_and_equal_ones_by_column():
+    matrix = sparse.csr_array(np.array([[0, 2, 3, 2, 2], [-1, 0, 0, 0, 5]], np.float32))
+    assert keep_strongest(matrix, 2).toarray().tolist() == [[0, 2, 3, 0, 0], [0, 0, 0, 0, 5]]

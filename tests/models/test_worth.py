@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from endcap.models.ranker import Examples, RankerConfig, fit_ranker, held_out_users
+from endcap.core.errors import CallerError
+from endcap.models.crossfit import Examples, dcg, folds, ideal
+from endcap.models.ranker import RankerConfig, fit_ranker, try_ranker
 from endcap.models.worth import without, worth
 
 NAMES = ("score_plain", "score_other", "rank_plain", "rank_other", "proposed_by")
@@ -25,9 +27,9 @@ def examples(*, told: bool, queries: int = 400) -> Examples:
 
 def judged(found: Examples):
     fewer, names = without(found, NAMES, "other", PER_SOURCE)
-    whole = fit_ranker(found, NAMES, CONFIG, seed=0, threads=1)
-    lean = fit_ranker(fewer, names, CONFIG, seed=0, threads=1)
-    return worth("other", (whole, found), (lean, fewer), held_out_users(found, CONFIG, 0))
+    whole = try_ranker(found, NAMES, CONFIG, seed=0, threads=2)
+    lean = try_ranker(fewer, names, CONFIG, seed=0, threads=1)
+    return worth("other", whole.gains, lean.gains, found)
 
 
 def test_a_source_that_knows_stays():
@@ -64,6 +66,36 @@ def test_without_a_source_its_own_proposals_are_gone():
 
 def test_the_gain_is_compared_by_query():
     verdict = judged(examples(told=True))
-    # of 40 held-out queries: a random order of 8 has NDCG@10 of about .54, a perfect one 1
+    # a random order of 8 has NDCG@10 of about .54, a perfect one 1
     assert verdict.gain == pytest.approx(0.46, abs=0.1)
     assert 0 < verdict.error < 0.1
+
+
+def test_every_user_is_in_one_fold_and_the_folds_are_even():
+    found = examples(told=True)
+    shared = Examples(found.features, found.labels, found.sizes, found.users // 4)
+    fold = folds(shared, 3, seed=1)
+    assert [len(set(fold[shared.users == user].tolist())) for user in range(100)] == [1] * 100
+    assert sorted((np.bincount(fold) // 4).tolist()) == [33, 33, 34]
+    with pytest.raises(CallerError, match="one user"):
+        folds(Examples(found.features, found.labels, found.sizes, found.users * 0), 3, seed=1)
+
+
+def test_a_trial_is_judged_on_users_it_has_not_seen():
+    """Features of nothing but noise can be learned by heart, and tell nothing of anybody else."""
+    found = examples(told=False)
+    noise = np.random.default_rng(1).random((len(found.labels), 30)).astype(np.float32)
+    names = [f"noise_{column}" for column in range(30)]
+    by_heart = Examples(noise, found.labels, found.sizes, found.users)
+    config = RankerConfig(rounds=60, min_leaf=1, l2=0, leaves=63, row_share=1, feature_share=1, learning_rate=0.3)
+    blind = try_ranker(by_heart, names, config, seed=0, threads=1)
+    assert (blind.gains / ideal(by_heart)).mean() < 0.65
+    learned = fit_ranker(by_heart, names, config, 60, seed=0, threads=1).predict(noise)
+    assert (dcg(learned, by_heart) / ideal(by_heart)).mean() > 0.9
+
+
+def test_as_many_trees_are_grown_as_did_best_over_the_folds():
+    found = examples(told=True)
+    trial = try_ranker(found, NAMES, CONFIG, seed=0, threads=2)
+    assert 1 <= trial.trees <= CONFIG.rounds
+    assert (trial.gains == try_ranker(found, NAMES, CONFIG, seed=0, threads=1).gains).all()

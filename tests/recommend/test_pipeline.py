@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endcap.core.tables import EVENTS, ITEMS, conform
-from endcap.core.types import Placement, Query
+from endcap.core.types import Candidates, Placement, Query
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.state import context
 from endcap.features.stats import ItemStats
+from endcap.recommend.candidates import Shortlist, shares
 from endcap.recommend.explain import TEMPLATES
 from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
 from endcap.recommend.hydrate import Hydrator
@@ -171,3 +172,33 @@ def test_a_failing_source_is_left_out_and_named(caplog):
     assert len(slate) == 5
     assert degraded == ("first",)
     assert "the file is gone" in caplog.text
+
+
+SAID = Candidates.of(
+    np.array([2, 3, 5, 8], np.int32), np.array([[4, 0], [2, 1], [1, 9], [0, -3]], np.float32), np.zeros((4, 2)), 4
+)
+
+
+def test_shares_are_of_the_sources_best():
+    assert shares(SAID).tolist() == [[1, 0], [0.5, pytest.approx(1 / 9)], [0.25, 1], [0, pytest.approx(-1 / 3)]]
+
+
+def test_the_shortlist_is_the_best_by_the_weights_in_the_order_of_items():
+    assert Shortlist(2, {"a": 1.0}).of(SAID, ["a", "b"]).items.tolist() == [2, 3]
+    assert Shortlist(2, {"b": 1.0, "gone": 9.0}).of(SAID, ["a", "b"]).items.tolist() == [3, 5]
+    short = Shortlist(2, {"a": 0.5, "b": 0.5}).of(SAID, ["a", "b"])
+    assert short.items.tolist() == [2, 5]
+    assert short.scores.tolist() == [[4, 0], [1, 9]]
+    assert short.best.tolist() == [[4, 9]]
+
+
+def test_the_shortlist_holds_as_many_as_are_asked_for():
+    assert len(Shortlist(1, {"a": 1.0}).of(SAID, ["a", "b"], least=3).items) == 3
+    assert Shortlist(9, {"a": 1.0}).of(SAID, ["a", "b"]) is SAID
+
+
+def test_a_slate_may_be_longer_than_the_shortlist():
+    pipeline = make_pipeline([True] * N)
+    pipeline.shortlist = Shortlist(1, {"second": 1.0})
+    slate, _ = pipeline.answer(Query(n=6), known([1], [], -1, Placement.HOME, pipeline))
+    assert len(slate) == 6

@@ -123,6 +123,11 @@ class Farthest(FakeIndex):
         return items, -scores
 
 
+class Misaligned(FakeIndex):
+    def search_many(self, vectors, k):
+        return super().search_many(vectors[::-1], k)
+
+
 class Unbounded(FakeIndex):
     def at(self, vector, items):
         return super().at(vector, items) + np.float32(1)
@@ -167,6 +172,7 @@ BROKEN = [
     (testing.SelectorConformance, Overfull, (), "test_fills_no_more_than_asked"),
     (testing.SelectorConformance, Forgetting, (), "test_keeps_what_is_chosen_first"),
     (testing.VectorIndexConformance, Farthest, None, "test_finds_the_greatest_inner_products"),
+    (testing.VectorIndexConformance, Misaligned, None, "test_many_at_once_find_what_each_finds_alone"),
     (testing.VectorIndexConformance, Unbounded, None, "test_scores_are_inner_products"),
     (testing.VectorIndexConformance, Backwards, None, "test_equal_rows_come_in_row_order"),
     (testing.EventSourceConformance, FromZero, (ROWS,), "test_numbers_its_lines_from_one"),

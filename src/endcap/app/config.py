@@ -23,18 +23,22 @@ from endcap.models.popularity import PopularityConfig
 from endcap.models.ranker import RankerConfig
 from endcap.models.shoppers import ShopperConfig
 from endcap.models.transitions import TransitionConfig
+from endcap.models.words import WordsConfig
 
 SOURCES = (
     "buy_again",
     "together",
     "knn",
+    "knn_last",
     "transitions",
+    "transitions_last",
     "second_hop",
     "ease",
     "ease_cart",
     "shoppers",
     "sequence",
     "content",
+    "words",
     "category",
     "newcomers",
     "trending",
@@ -49,9 +53,12 @@ class TrainConfig(Section):
         SOURCES, min_length=1, description="Candidate sources to fit, in the order the ranker sees them."
     )
     optional: tuple[str, ...] = Field(
-        ("sequence", "second_hop"), description="Sources that stay only if the ranker is measurably better with them."
+        ("sequence", "words"), description="Sources that stay only if the ranker is measurably better with them."
     )
     per_source: int = Field(50, ge=1, description="Candidates each source proposes for a query.")
+    shortlist: int = Field(
+        100, ge=1, description="Candidates that the ranker looks at: the best by a blend of the sources' scores."
+    )
     split: Literal["time", "leave_one_out"] = Field(
         "time", description="What is held out: the end of the log, or each user's last two acts."
     )
@@ -60,7 +67,8 @@ class TrainConfig(Section):
     )
     moments: int = Field(3, ge=1, description="Moments of the validation period at which ranker examples are taken.")
     window_days: float = Field(28.0, gt=0, description="An example is a user's first basket this soon after a moment.")
-    negatives: int = Field(50, ge=1, description="Candidates that were not bought, kept of each example.")
+    examples: int = Field(60_000, ge=1, description="Most cases of a moment that the ranker learns from, by lot.")
+    negatives: int = Field(30, ge=1, description="Candidates that were not bought, kept of each example.")
     newcomers: float = Field(
         0.25, ge=0, le=1, description="Share of the examples that are asked again as if of an anonymous visitor."
     )
@@ -90,6 +98,7 @@ class Config(DataConfig):
     neighbours: NeighbourConfig = NeighbourConfig()
     shoppers: ShopperConfig = ShopperConfig()
     transitions: TransitionConfig = TransitionConfig()
+    words: WordsConfig = WordsConfig()
     sequence: SequenceConfig = SequenceConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     ranker: RankerConfig = RankerConfig()

@@ -13,7 +13,7 @@ from endcap.app.sources import Fitted
 from endcap.app.tasks import Question, question
 from endcap.core.ranking import best_positions
 from endcap.core.types import Evidence, Float32Array, Int32Array
-from endcap.evaluate.metrics import Ranked, content_diversity, coverage, measure, novelty, rank_targets
+from endcap.evaluate.metrics import Ranked, content_diversity, coverage, measure, novelty, rank_in_each
 from endcap.evaluate.protocols import Case
 from endcap.evaluate.report import Comparison
 from endcap.features.sequences import Histories
@@ -42,7 +42,7 @@ def compare(
     The baselines are the release's own sources, each alone, and personal frequency.
     """
     comparison = Comparison(OURS, seed=seed)
-    baselines = [*fitted.sources, PersonalFrequency(fitted.stats.baskets)]
+    baselines = [*pipeline.sources, PersonalFrequency(fitted.stats.baskets)]
     sold = np.flatnonzero(fitted.stats.baskets > 0).astype(np.int32)
     fallback_place = np.empty(len(fitted.table), np.float32)
     fallback_place[pipeline.fallback] = np.arange(len(fitted.table))
@@ -52,11 +52,13 @@ def compare(
 
         def answer(piece: range, task: str = task, asked: Sequence[Case] = asked) -> list[list[Answer]]:
             some = [question(task, asked[place], histories, fitted.table.ids) for place in piece]
-            ranked = pipeline.rank([(one.query, one.context) for one in some])
-            evidence = weigh(baselines, [one.context for one in some])
+            contexts = [one.context for one in some]
+            said = weigh(baselines, contexts)
+            ours = [evidence[: len(pipeline.sources)] for evidence in said]
+            ranked = pipeline.rank([(one.query, one.context) for one in some], ours)
             return [
-                _answers(one, pipeline, found.items, said, sold, fallback_place)
-                for one, found, said in zip(some, ranked, evidence, strict=True)
+                _answers(one, pipeline, found.items, evidence, sold, fallback_place)
+                for one, found, evidence in zip(some, ranked, said, strict=True)
             ]
 
         answers = in_order(answer, len(asked), workers, partial(progress, task))
@@ -97,8 +99,9 @@ def _answers(
     # what was no candidate follows in the order of the fallback
     scores = -fallback_place[eligible]
     scores[np.searchsorted(eligible, ours)] = np.arange(len(ours), 0, -1, dtype=np.float32)
-    found = [scores, *(said.at(eligible) for said in baselines)]
-    return [(rank_targets(one, places, unreachable=unreachable), eligible[best_positions(one, K)]) for one in found]
+    found = np.stack([scores, *(said.at(eligible) for said in baselines)])
+    ranked = rank_in_each(found, places, unreachable)
+    return [(one, eligible[best_positions(row, K)]) for one, row in zip(ranked, found, strict=True)]
 
 
 def _beyond_accuracy(slates: Sequence[Int32Array], fitted: Fitted) -> dict[str, float]:

@@ -13,9 +13,12 @@ from endcap.app.tasks import Question, as_newcomer, question
 from endcap.core.determinism import rng
 from endcap.evaluate.protocols import Case, Cases
 from endcap.features.sequences import Histories
-from endcap.models.ranker import Examples
-from endcap.recommend.candidates import joined
+from endcap.models.blend import fit_weights
+from endcap.models.crossfit import Examples
+from endcap.recommend.candidates import Shortlist, joined, shares
 from endcap.recommend.pipeline import Pipeline
+
+PROBED, LEAST_PROBED = 2000, 20
 
 
 def examples_at(
@@ -25,14 +28,45 @@ def examples_at(
     config: TrainConfig,
     progress: Callable[[float], None],
 ) -> list[Examples]:
-    """Of all cases of all tasks, end to end; nothing where no case has its target among the candidates."""
+    """Of all cases of all tasks, or of `config.examples` drawn from them, end to end; nothing where no case has its
+    target among the candidates."""
     asked = [(task, case) for task, found in tasks.items() for case in found]
+    if len(asked) > config.examples:
+        drawn = rng(config.seed, "cases to learn from").choice(len(asked), config.examples, replace=False)
+        asked = [asked[place] for place in np.sort(drawn)]
 
     def made(piece: range) -> list[Examples]:
         return _examples(pipeline, histories, [asked[place] for place in piece], config)
 
     parts = in_order(made, len(asked), config.threads, progress)
     return [join(parts)] if parts else []
+
+
+def shortlist_for(
+    pipeline: Pipeline, histories: Histories, tasks: Mapping[str, Cases], config: TrainConfig
+) -> Shortlist | None:
+    """The blend that best tells targets from other candidates in some of the cases; None where those are too few."""
+    asked = [(task, case) for task, found in tasks.items() for case in found]
+    draw = rng(config.seed, "cases for the shortlist")
+    some = [asked[place] for place in np.sort(draw.permutation(len(asked))[:PROBED])]
+
+    def made(piece: range) -> list[Examples]:
+        questions = [question(some[place][0], some[place][1], histories, pipeline.table.ids) for place in piece]
+        parts = []
+        for one, found in zip(
+            questions, pipeline.candidates([(one.query, one.context) for one in questions]), strict=True
+        ):
+            labels = np.isin(found.items, one.targets)
+            if labels.any():
+                sizes, users = found.sizes, np.array([one.context.row], np.int64)
+                parts.append(Examples(shares(found), labels.astype(np.int8), sizes, users))
+        return parts
+
+    parts = in_order(made, len(some), config.threads, lambda share: None)
+    if len(parts) < LEAST_PROBED:
+        return None
+    weights = fit_weights(join(parts)).tolist()
+    return Shortlist(config.shortlist, dict(zip([source.name for source in pipeline.sources], weights, strict=True)))
 
 
 def join(parts: Sequence[Examples]) -> Examples:

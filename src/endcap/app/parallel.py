@@ -1,4 +1,4 @@
-"""Many small independent pieces of work, spread over processes that share what is in memory already."""
+"""Independent work, spread over forked processes that share what is in memory: many small pieces, or a few large."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, TypeVar
+from functools import partial
+from multiprocessing.connection import wait
+from typing import Any, TypeVar, cast
 
 from threadpoolctl import threadpool_limits
 
+from endcap.core.errors import ServiceError
+
 T = TypeVar("T")
+Tell = Callable[[float], None]
 CHUNK = 64
 LEAST = 4
 _work: Callable[[range], Sequence[Any]] | None = None
@@ -39,6 +44,72 @@ def in_order(
             done += part
             progress(piece.stop / count)
     return done
+
+
+def side_by_side(works: Sequence[Callable[[Tell], T]], progress: Callable[[float], None]) -> list[T]:
+    """What each work returns, all done at the same time, each in a forked process of its own; one after the other where
+    the system does not fork. progress: told the share of all work that is done.
+
+    An error of one is raised here. However this ends, no process is left behind.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return one_by_one(works, progress)
+    context = multiprocessing.get_context("fork")
+    shares, results = [0.0] * len(works), dict[int, T]()
+    places: dict[Any, int] = {}
+    processes = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as above
+            for place, work in enumerate(works):
+                ours, theirs = context.Pipe(duplex=False)
+                processes.append(context.Process(target=_report, args=(work, theirs), daemon=True))
+                processes[-1].start()
+                theirs.close()
+                places[ours] = place
+        while places:
+            for ready in wait(list(places)):
+                here = cast(Any, ready)
+                kind, value = _received(here)
+                if kind == "error":
+                    raise value
+                if kind == "share":
+                    shares[places[here]] = value
+                    progress(sum(shares) / len(shares))
+                else:
+                    results[places.pop(here)] = value
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return [results[place] for place in range(len(works))]
+
+
+def one_by_one(works: Sequence[Callable[[Tell], T]], progress: Callable[[float], None]) -> list[T]:
+    """`side_by_side` in this process."""
+
+    def part(place: int, share: float) -> None:
+        progress((place + share) / len(works))
+
+    return [work(partial(part, place)) for place, work in enumerate(works)]
+
+
+def _received(here: Any) -> tuple[str, Any]:
+    try:
+        told: tuple[str, Any] = here.recv()
+    except EOFError:
+        problem = "A process ended before its work was done; it may have run out of memory."
+        return "error", ServiceError(problem, where="training", next_step="Set train.threads = 1.")
+    return told
+
+
+def _report(work: Callable[[Tell], Any], there: Any) -> None:
+    """In a process of its own: do it, and tell how it goes."""
+    threadpool_limits(1)
+    try:
+        there.send(("done", work(lambda share: there.send(("share", share)))))
+    except Exception as error:
+        there.send(("error", error))
 
 
 def _pool(work: Callable[[range], Sequence[Any]], workers: int) -> ProcessPoolExecutor:

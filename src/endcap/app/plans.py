@@ -14,6 +14,7 @@ import polars as pl
 
 from endcap.app.config import TrainConfig
 from endcap.app.tasks import cases
+from endcap.core.determinism import rng
 from endcap.data.split import check_leakage, split_by_time
 from endcap.evaluate.protocols import Cases, leave_one_out_cases, new_only
 from endcap.features.sequences import Histories
@@ -83,11 +84,21 @@ def _leave_one_out(bought: pl.DataFrame, histories: Histories, config: TrainConf
         everything = leave_one_out_cases(bought, from_end)
         return {"all": everything, "discovery": new_only(everything, bought)}
 
+    def either(found: Mapping[str, Cases]) -> dict[str, Cases]:
+        """Each case that is of both tasks in one of them, by lot: both would ask the same and teach it twice."""
+        new = [case.user_id for case in found["discovery"]]
+        lots = rng(config.seed, "task of each case").permutation(len(new)) % 2
+        asked_new = {user for user, lot in zip(new, lots, strict=True) if lot}
+        return {
+            "all": Cases(tuple(case for case in found["all"] if case.user_id not in asked_new)),
+            "discovery": Cases(tuple(case for case in found["discovery"] if case.user_id in asked_new)),
+        }
+
     validation, past = asked(2), histories.without_last(2)
     return Plan(
         lasting=past,
         validation=validation["all"],
-        examples=(Stage(past, end_ms, validation),),
+        examples=(Stage(past, end_ms, either(validation)),),
         test=Stage(histories.without_last(1), end_ms, asked(1)),
         end_ms=end_ms,
     )

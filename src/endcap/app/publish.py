@@ -5,7 +5,7 @@
   stats/              what past sales say about each item
   histories/          every user's events, mapped rather than read
   sources/            one folder a candidate source
-  ranker/             the LightGBM model and the names of its features (absent where data are too few for one)
+  ranker/             the LightGBM model and the names of its features, or a blend's weights; the shortlist's weights
   evaluation.json     every model beside every baseline, where training measured them
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import endcap
 from endcap.app.config import Config
+from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
 from endcap.core.errors import ArtifactError
@@ -27,7 +28,6 @@ from endcap.core.types import Availability
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
-from endcap.models.ranker import Ranker
 from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
@@ -51,7 +51,7 @@ class Release:
 
 
 def build_pipeline(
-    fitted: Fitted, ranker: Ranker | None, per_source: int, shown: NDArray[np.bool_] | None = None
+    fitted: Fitted, fusion: Fusion, per_source: int, shown: NDArray[np.bool_] | None = None
 ) -> tuple[Pipeline, Eligible]:
     """The one path that trains and answers. shown: bool [items]; None means what the catalogue says."""
     hydrator = Hydrator(fitted.table, fitted.stats, [source.name for source in fitted.sources])
@@ -60,7 +60,8 @@ def build_pipeline(
         table=fitted.table,
         sources=fitted.sources,
         hydrator=hydrator,
-        scorer=ranker,
+        scorer=fusion.scorer,
+        shortlist=fusion.shortlist,
         filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
         selectors=(Best(),),
         per_source=per_source,
@@ -82,7 +83,7 @@ def write_release(
     *,
     fitted: Fitted,
     histories: Histories,
-    ranker: Ranker | None,
+    fusion: Fusion,
     config: Config,
     data: dict[str, Any],
     metrics: dict[str, float],
@@ -91,15 +92,13 @@ def write_release(
 ) -> Manifest:
     """Write and commit; publishing it is another step. data must hold `seq`."""
     with releases.stage() as folder:
-        for part in ("stats", "histories", "sources"):
+        for part in ("stats", "histories", "sources", "ranker"):
             (folder / part).mkdir()
         fitted.table.save(folder / "items.parquet")
         fitted.stats.save(folder / "stats")
         histories.save(folder / "histories")
         save_sources(fitted.sources, folder / "sources")
-        if ranker is not None:
-            (folder / "ranker").mkdir()
-            ranker.save(folder / "ranker")
+        fusion.save(folder / "ranker")
         if evaluation is not None:
             (folder / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
         manifest = Manifest(
@@ -119,8 +118,7 @@ def read_release(releases: ReleaseStore, release_id: str) -> Release:
     until_ms, per_source, seq = (_fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
     fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
-    ranker = Ranker.load(folder / "ranker", names) if (folder / "ranker").is_dir() else None
-    pipeline, eligible = build_pipeline(fitted, ranker, per_source)
+    pipeline, eligible = build_pipeline(fitted, Fusion.load(folder / "ranker", names), per_source)
     return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, eligible, seq)
 
 

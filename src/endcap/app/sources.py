@@ -30,7 +30,8 @@ from endcap.models.neighbours import NeighbourSource
 from endcap.models.popularity import CategoryPopularity, Popularity, fit_category_popularity, fit_popularity
 from endcap.models.sequence_source import SequenceSource
 from endcap.models.shoppers import SimilarShoppers, fit_shoppers
-from endcap.models.transitions import SecondHop, transition_source
+from endcap.models.transitions import transition_sources
+from endcap.models.words import word_source
 
 Loader = Callable[[Path, IndexFactory], CandidateSource]
 LOADERS: Registry[Loader] = Registry("candidate source", "endcap.candidates")
@@ -38,7 +39,6 @@ LOADERS.add("Popularity", lambda folder, _: Popularity.load(folder))
 LOADERS.add("CategoryPopularity", lambda folder, _: CategoryPopularity.load(folder))
 LOADERS.add("BuyAgain", lambda folder, _: BuyAgain.load(folder))
 LOADERS.add("NeighbourSource", lambda folder, _: NeighbourSource.load(folder))
-LOADERS.add("SecondHop", lambda folder, _: SecondHop.load(folder))
 LOADERS.add("SimilarShoppers", lambda folder, _: SimilarShoppers.load(folder))
 LOADERS.add("ContentSource", ContentSource.load)
 LOADERS.add("SequenceSource", SequenceSource.load)
@@ -83,12 +83,14 @@ def fit_lasting(
     wanted = set(config.train.sources)
     baskets = Baskets.build(histories, len(table))
     found: list[CandidateSource] = []
-    if wanted & {"together", "knn"}:
+    if wanted & {"together", "knn", "knn_last"}:
         found += knn_sources(baskets, config.neighbours)
     if wanted & {"ease", "ease_cart"}:
         found += ease_sources(baskets, config.neighbours)
-    if wanted & {"transitions", "second_hop"}:
-        found += [graph := transition_source(baskets, config.transitions), SecondHop(graph)]
+    if wanted & {"transitions", "transitions_last", "second_hop"}:
+        found += transition_sources(baskets, config.transitions, wanted)
+    if "words" in wanted and any(texts := table.texts()):
+        found.append(word_source(texts, config.words))
     if "content" in wanted and content is not None:
         found.append(ContentSource.of(reduce(content, config.train.content_dim), ExactIndex))
     return [source for source in found if source.name in wanted]

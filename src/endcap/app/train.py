@@ -4,7 +4,7 @@ The log is split by time, 6:2:2 by default (see `plans` for the other way).
     1. Lasting sources are fitted on the training part.
     2. At several moments of the validation part, fresh sources are fitted on everything before the moment, and each
        user's first basket after it gives examples. The ranker learns from these alone, so it never sees a source
-       score an event the source was fitted on.
+       score an event the source was fitted on. Where a blend of scores does as well, it takes the ranker's place.
     3. All sources are fitted again on training and validation, and everything is measured once on the test part.
     4. For the release all sources are fitted on the whole log, with the ranker as it is.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from endcap.app.evaluation import compare, users_per_second
-from endcap.app.examples import examples_at, join
+from endcap.app.examples import examples_at, join, shortlist_for
+from endcap.app.fusion import Fusion, fuse
 from endcap.app.ingest import Progress
 from endcap.app.plans import Plan, Stage, plan
 from endcap.app.publish import build_pipeline, write_release
@@ -38,8 +39,6 @@ from endcap.evaluate.report import Comparison
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
-from endcap.models.ranker import Examples, Ranker, fit_ranker, held_out_users
-from endcap.models.worth import without, worth
 from endcap.recommend.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -92,15 +91,15 @@ class _Training:
         self._left_out: set[str] = set()
 
     def run(self, evaluate: bool) -> Trained:
-        steps, ranker = self._learn()
-        comparison = self._evaluate(steps.test, ranker)[0] if evaluate else None
+        steps, fusion = self._learn(test=evaluate, release=True)
+        comparison = self._evaluate(steps.test, fusion)[0] if evaluate else None
         fitted = self._fit_all(steps.end_ms)
         self.stage("write release")
         manifest = write_release(
             self.shop.releases,
             fitted=fitted,
             histories=self.histories,
-            ranker=ranker,
+            fusion=fusion,
             config=self.config,
             data=self._data(),
             metrics=comparison.figures() if comparison else {},
@@ -111,8 +110,8 @@ class _Training:
         return Trained(manifest, comparison, tuple(self.notes), self.seconds)
 
     def measure(self) -> Measured:
-        steps, ranker = self._learn()
-        comparison, pipeline = self._evaluate(steps.test, ranker)
+        steps, fusion = self._learn(test=True, release=False)
+        comparison, pipeline = self._evaluate(steps.test, fusion)
         self.stage("")
         task, asked = next(iter(steps.test.cases.items()))
         speed = users_per_second(pipeline, self.histories, task, asked.cases, workers=self.config.train.threads)
@@ -128,12 +127,13 @@ class _Training:
         if name:
             self._progress(name, share)
 
-    def _learn(self) -> tuple[Plan, Ranker | None]:
-        """All that comes before the test part is looked at."""
+    def _learn(self, *, test: bool, release: bool) -> tuple[Plan, Fusion]:
+        """All that comes before the test part is looked at. test, release: what will be fitted after it."""
         seed_everything(self.config.train.seed)
         self._read()
         steps = plan(self.bought, self.histories, self.config.train)
-        return steps, self._fit_ranker(steps)
+        later = [steps.test.past] * test + [self.histories] * release
+        return steps, self._fit_fusion(steps, later)
 
     def _read(self) -> None:
         self.stage("read the log")
@@ -161,56 +161,41 @@ class _Training:
 
         return content_vectors(self.table, self.config, self.shop.folder / "cache", self.stage, self.notes)
 
-    def _fit_ranker(self, steps: Plan) -> Ranker | None:
+    def _fit_fusion(self, steps: Plan, later: Sequence[Histories]) -> Fusion:
         """Steps 1 and 2 of the module."""
         train = self.config.train
         if "sequence" in train.sources:
             checkpoints = self.shop.folder / "checkpoints"
             self._sequences = SequenceFits(
-                self.table.ids, self.content, self.config, checkpoints, steps.validation.cases
+                self.table.ids, self.content, self.config, checkpoints, steps.validation.cases, later
             )
         lasting = self._lasting("fit sources on the training part", steps.lasting)
-        parts = []
+        parts, fusion = [], Fusion()
         for place, moment in enumerate(steps.examples):
             self.stage("ranker examples", place / len(steps.examples))
             fitted = self._assemble(moment.past, moment.until_ms, lasting)
-            pipeline, _ = build_pipeline(fitted, None, train.per_source, shown=self._everything())
+            pipeline, _ = build_pipeline(fitted, fusion, train.per_source, shown=self._everything())
+            if fusion.shortlist is None:
+                fusion = Fusion(shortlist=shortlist_for(pipeline, self.histories, moment.cases, train))
+                pipeline, _ = build_pipeline(fitted, fusion, train.per_source, shown=self._everything())
             progress = partial(self._share, "ranker examples", place, len(steps.examples))
             parts += examples_at(pipeline, self.histories, moment.cases, train, progress)
-        queries = sum(len(part.sizes) for part in parts)
-        if queries < self.config.ranker.min_queries:
-            self.notes.append(
-                f"Only {queries} past moments could teach a ranker; it takes {self.config.ranker.min_queries}. "
-                "Candidates are ordered by rank fusion."
-            )
-            return None
+        if not parts:
+            self.notes.append("No source proposed what was bought next. Candidates are ordered by rank fusion.")
+            return fusion
         self.stage("fit the ranker")
         examples = join(parts)
         parts.clear()  # the examples are the largest thing in memory: one copy of them will do
-        return self._ranker(examples, pipeline.hydrator.names)
+        fused = fuse(examples, pipeline.hydrator.names, self.config, partial(self._share, "fit the ranker", 0, 1))
+        self._left_out |= fused.left_out
+        self.notes += fused.notes
+        return replace(fusion, scorer=fused.scorer)
 
-    def _ranker(self, examples: Examples, names: tuple[str, ...]) -> Ranker:
-        """On all features, less those of optional sources that do not show their use."""
-        train, config = self.config.train, self.config.ranker
-        ranker = fit_ranker(examples, names, config, train.seed, train.threads)
-        for source in (name for name in train.optional if f"score_{name}" in names):
-            fewer, fewer_names = without(examples, names, source, train.per_source)
-            if not fewer.labels.any():
-                self.notes.append(f"The source {source} stays: no other proposes what was bought.")
-                continue
-            lean = fit_ranker(fewer, fewer_names, config, train.seed, train.threads)
-            verdict = worth(source, (ranker, examples), (lean, fewer), held_out_users(examples, config, train.seed))
-            self.notes.append(str(verdict))
-            if not verdict.stays:
-                self._left_out.add(source)
-                ranker, examples, names = lean, fewer, fewer_names
-        return ranker
-
-    def _evaluate(self, test: Stage, ranker: Ranker | None) -> tuple[Comparison, Pipeline]:
+    def _evaluate(self, test: Stage, fusion: Fusion) -> tuple[Comparison, Pipeline]:
         """Step 3."""
         lasting = self._lasting("fit sources on training and validation", test.past)
         fitted = self._assemble(test.past, test.until_ms, lasting)
-        pipeline, _ = build_pipeline(fitted, ranker, self.config.train.per_source, shown=self._everything())
+        pipeline, _ = build_pipeline(fitted, fusion, self.config.train.per_source, shown=self._everything())
         train = self.config.train
         tasks = {task: found.cases for task, found in test.cases.items()}
 

@@ -102,6 +102,10 @@ class VectorIndex(Protocol):
         """The k rows with the greatest inner product, best first: positions int32 [k], scores float32 [k]."""
         ...
 
+    def search_many(self, vectors: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+        """`search` for float32 [q, d]: positions int32 [q, k], scores float32 [q, k]."""
+        ...
+
     def at(self, vector: Float32Array, items: Int32Array) -> Float32Array:
         """float32 [n]: inner products with the given rows."""
         ...

@@ -23,6 +23,7 @@ NO_ITEMS = np.empty(0, np.int32)
 CUTOFFS = (5, 10, 20)
 # Below this, passing over the scores once a target is quicker than sorting them.
 FEW_TARGETS = 32
+AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,7 @@ def rank_targets(
     """
     _check_targets(targets, len(scores), unreachable)
     wanted = scores[targets]
-    if np.isnan(scores).any():
+    if np.isnan(scores.max(initial=0)):
         raise CallerError("The scores hold NaN.", where="rank_targets", next_step="Mend the model that gave them.")
     if len(excluded) and not 0 <= int(excluded.min()) <= int(excluded.max()) < len(scores):
         raise CallerError(
@@ -65,14 +66,17 @@ def rank_targets(
             next_step="Take it out of `excluded`, or out of the targets and count it as unreachable.",
         )
     outside = np.unique(np.concatenate([targets, excluded]))
-    at_least, greater = (
-        everywhere - there
-        for everywhere, there in zip(_reaching(scores, wanted), _reaching(scores[outside], wanted), strict=True)
-    )
-    place = np.empty(len(targets), np.int64)
-    place[np.argsort(-wanted, kind="stable")] = np.arange(len(targets))
     n_eligible = len(scores) - (len(outside) - len(targets))
-    return _followed(1 + at_least + place, at_least - greater, n_eligible, unreachable)
+    return _followed(*_places(scores, wanted, scores[outside]), n_eligible, unreachable)
+
+
+def rank_in_each(scores: Float32Array, targets: Int32Array, unreachable: int = 0) -> list[Ranked]:
+    """`rank_targets` by several models at once, all items eligible. scores: float32 [m, i], a row a model."""
+    _check_targets(targets, scores.shape[1], unreachable)
+    if np.isnan(scores.max(initial=0)):
+        raise CallerError("The scores hold NaN.", where="rank_in_each", next_step="Mend the model that gave them.")
+    n = scores.shape[1]
+    return [_followed(*_places(row, row[targets], row[targets]), n, unreachable) for row in scores]
 
 
 def measure(queries: Sequence[Ranked], cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Float64Array]:
@@ -121,7 +125,14 @@ def content_diversity(slates: Sequence[Int32Array], vectors: Float32Array) -> Fl
 
     A zero vector has cosine 0 with all. Slates of fewer than two items have diversity 0.
     """
-    return np.array([_spread(vectors[slate].astype(np.float64)) for slate in slates])
+    sizes = np.array([len(slate) for slate in slates], np.int64)
+    diversity = np.zeros(len(slates))
+    for size in np.unique(sizes[sizes > 1]).tolist():
+        alike = np.flatnonzero(sizes == size)
+        for start in range(0, len(alike), AT_ONCE):
+            part = alike[start : start + AT_ONCE]
+            diversity[part] = _spread(vectors[np.stack([slates[place] for place in part])].astype(np.float64))
+    return diversity
 
 
 def category_diversity(slates: Sequence[Int32Array], categories: Sequence[Set[str]]) -> Float64Array:
@@ -154,12 +165,24 @@ def _found(queries: Sequence[Ranked], targets: Int64Array) -> _Found:
     return _Found(query, ranks[order], ties[order], nth, targets)
 
 
+def _places(scores: Float32Array, wanted: Float32Array, outside: Float32Array) -> tuple[Int64Array, Int64Array]:
+    """Ranks and ties of targets scored `wanted`, int64 [t] both. outside: the scores, among all, of what is left out:
+    targets and excluded items."""
+    at_least, greater = (
+        everywhere - there
+        for everywhere, there in zip(_reaching(scores, wanted), _reaching(outside, wanted), strict=True)
+    )
+    place = np.empty(len(wanted), np.int64)
+    place[np.argsort(-wanted, kind="stable")] = np.arange(len(wanted))
+    return 1 + at_least + place, at_least - greater
+
+
 def _reaching(scores: Float32Array, wanted: Float32Array) -> tuple[Int64Array, Int64Array]:
     """How many of the scores are at least, and how many greater than, each wanted one: int64 [t] both."""
     if len(wanted) <= FEW_TARGETS:
-        at_least = [np.count_nonzero(scores >= score) for score in wanted]
-        greater = [np.count_nonzero(scores > score) for score in wanted]
-        return np.array(at_least, np.int64), np.array(greater, np.int64)
+        at_least = np.array([np.count_nonzero(scores >= score) for score in wanted], np.int64)
+        equal = np.array([np.count_nonzero(scores == score) for score in wanted], np.int64)
+        return at_least, at_least - equal
     ascending = np.sort(scores)
     return (
         len(scores) - np.searchsorted(ascending, wanted, side="left"),
@@ -220,15 +243,14 @@ def _auc(found: _Found, eligible: Int64Array) -> Float64Array:
     return auc
 
 
-def _spread(vectors: Float64Array) -> float:
-    """Uses |sum v|^2 = n + sum over pairs, so that no pair is formed."""
-    n = len(vectors)
-    if n < 2:
-        return 0.0
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+def _spread(vectors: Float64Array) -> Float64Array:
+    """float64 [q] of float64 [q, n, d]. Uses |sum v|^2 = n + sum over pairs, so that no pair is formed."""
+    n = vectors.shape[1]
+    lengths = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    sum_of_pairs = float(np.square(unit.sum(axis=0)).sum() - np.square(unit).sum())
-    return 1 - sum_of_pairs / (n * (n - 1))
+    sum_of_pairs = np.square(unit.sum(axis=1)).sum(axis=1) - np.square(unit).sum(axis=(1, 2))
+    spread: Float64Array = 1 - sum_of_pairs / (n * (n - 1))
+    return spread
 
 
 def _distance(sets: Sequence[Set[str]]) -> float:

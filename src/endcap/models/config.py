@@ -18,7 +18,11 @@ class LoopConfig(Section):
     )
     epochs: int = Field(default=12, ge=1, description="at most; the learning rate reaches zero at the last")
     warmup_share: float = Field(default=0.05, ge=0, lt=1, description="share of the run with a rising learning rate")
-    patience: int = Field(default=4, ge=1, description="epochs without a better metric before stopping")
+    patience: int = Field(
+        default=12,
+        ge=1,
+        description="epochs without a better metric before stopping; fewer than `epochs` may end it too soon",
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="longest gradient, L2 over all parameters")
     max_seconds: float | None = Field(default=None, gt=0, description="stop by then, the learning rate annealed to fit")
     seed: int = Field(default=0, ge=0, description="of weights, batches, dropout and negatives")

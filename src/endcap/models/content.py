@@ -6,14 +6,14 @@ Legend: i items, m kinds of items, d dimensions of the reduced content vectors.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from endcap.core.protocols import VectorIndex
 from endcap.core.types import Context, Evidence, Float32Array, Int32Array, Reason
-from endcap.models.evidence import SILENCE
+from endcap.models.evidence import SILENCE, Together
 from endcap.models.neighbours import recent
 
 IndexFactory = Callable[[Float32Array], VectorIndex]
@@ -46,12 +46,20 @@ class ContentSource:
         return self.kinds[self.kind_of]
 
     def weigh(self, context: Context) -> Evidence:
-        items, weights = recent(context)
-        if not len(items):
-            return SILENCE
-        taste = weights @ self.kinds[self.kind_of[items]]
-        norm = float(np.linalg.norm(taste))
-        return SILENCE if norm == 0 else _Likeness(self, (taste / norm).astype(np.float32))
+        return self.weigh_many([context])[0]
+
+    def weigh_many(self, contexts: Sequence[Context]) -> list[Evidence]:
+        tastes = np.zeros((len(contexts), self.kinds.shape[1]), np.float32)
+        for row, context in enumerate(contexts):
+            items, weights = recent(context)
+            taste = weights @ self.kinds[self.kind_of[items]]
+            tastes[row] = taste / max(float(np.linalg.norm(taste)), 1e-9)
+        known = np.flatnonzero(tastes.any(axis=1)).tolist()
+        together = Together(self.index, tastes[known])
+        found: list[Evidence] = [SILENCE] * len(contexts)
+        for place, row in enumerate(known):
+            found[row] = _Likeness(self, together, place, tastes[row])
+        return found
 
     def explain(self, context: Context, item: int) -> Reason | None:
         items, weights = recent(context)
@@ -62,9 +70,8 @@ class ContentSource:
         likeness = weights * (self.kinds[self.kind_of[items]] @ self.kinds[self.kind_of[item]])
         return Reason(self.name, self.name, because=int(items[np.argmax(likeness)]))
 
-    def best(self, taste: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
-        """The k items nearest to a vector, best first, equal ones in order; none at or below 0."""
-        kinds, scores = self.index.search(taste, k)
+    def members(self, kinds: Int32Array, scores: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+        """The first k items of kinds, best first, equal ones in order; none whose kind scores 0 or less."""
         kinds, scores = kinds[scores > 0], scores[scores > 0]
         sizes = self._starts[kinds + 1] - self._starts[kinds]
         entries = np.repeat(self._starts[kinds] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
@@ -82,15 +89,15 @@ class ContentSource:
 
 
 class _Likeness:
-    """Evidence of one taste, a float32 [d] of unit length."""
+    """Evidence of one taste, a float32 [d] of unit length. row: its place among those searched together."""
 
-    __slots__ = ("_source", "_taste")
+    __slots__ = ("_row", "_source", "_taste", "_together")
 
-    def __init__(self, source: ContentSource, taste: Float32Array) -> None:
-        self._source, self._taste = source, taste
+    def __init__(self, source: ContentSource, together: Together, row: int, taste: Float32Array) -> None:
+        self._source, self._together, self._row, self._taste = source, together, row, taste
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        return self._source.best(self._taste, k)
+        return self._source.members(*self._together.best(self._row, k), k)
 
     def at(self, items: Int32Array) -> Float32Array:
         return self._source.index.at(self._taste, self._source.kind_of[items])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from endcap.core.protocols import VectorIndex
 from endcap.core.ranking import best_positions
 from endcap.core.types import Float32Array, Int32Array
 
@@ -39,6 +40,24 @@ class RankedEvidence:
         return self._scores[items]
 
 
+class Together:
+    """The searches of several vectors, made in one go when the first is asked for: it reads the index once, not once a
+    vector. vectors: float32 [q, d]."""
+
+    def __init__(self, index: VectorIndex, vectors: Float32Array) -> None:
+        self._index, self._vectors = index, vectors
+        self._found: tuple[int, Int32Array, Float32Array] | None = None
+
+    def best(self, row: int, k: int) -> tuple[Int32Array, Float32Array]:
+        """`search` of one of the vectors."""
+        if len(self._vectors) == 1:
+            return self._index.search(self._vectors[row], k)
+        if self._found is None:
+            self._found = (k, *self._index.search_many(self._vectors, k))
+        asked, items, scores = self._found
+        return (items[row, :k], scores[row, :k]) if k <= asked else self._index.search(self._vectors[row], k)
+
+
 class SparseEvidence:
     """items: int32 [m], distinct and ascending; scores: float32 [m]. Every other item scores 0."""
 
@@ -54,6 +73,10 @@ class SparseEvidence:
     def at(self, items: Int32Array) -> Float32Array:
         if not len(self._items):
             return np.zeros(len(items), np.float32)
+        if len(items) > len(self._items):  # spread out once, then only looked up
+            everywhere = np.zeros(max(int(self._items[-1]), int(items.max())) + 1, np.float32)
+            everywhere[self._items] = self._scores
+            return everywhere[items]
         rows = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
         return np.where(self._items[rows] == items, self._scores[rows], np.float32(0))
 

@@ -74,9 +74,11 @@ def ease_sources(baskets: Baskets, config: NeighbourConfig) -> list[NeighbourSou
 
 
 def knn_sources(baskets: Baskets, config: NeighbourConfig) -> list[NeighbourSource]:
-    """The same matrix looked at from the cart, and from everything bought."""
+    """The same matrix looked at from the cart, from everything bought, and, where baskets hold a single item, from the
+    last act alone."""
     matrix = fit_knn(baskets, config)
-    return [NeighbourSource.of("together", matrix, "cart"), NeighbourSource.of("knn", matrix, "bought")]
+    found = [NeighbourSource.of("together", matrix, "cart"), NeighbourSource.of("knn", matrix, "bought")]
+    return found if baskets.mean_size >= SEVERAL else [*found, NeighbourSource.of("knn_last", matrix, "last")]
 
 
 def co_occurrence(left: sparse.csr_array, right: sparse.csr_array) -> Iterator[tuple[range, sparse.csr_array]]:

@@ -37,6 +37,12 @@ def recent(context: Context) -> Look:
     return items, (0.5 ** np.arange(len(items) - 1, -1, -1)).astype(np.float32)
 
 
+def last(context: Context) -> Look:
+    """The item looked at, else the newest in the cart, else the newest act, at weight 1."""
+    items, _ = recent(context)
+    return items[-1:], np.ones(min(1, len(items)), np.float32)
+
+
 def bought(context: Context) -> Look:
     """What was bought, weighted by the log of how often and halved every 60 days since the last time; the 100 items of
     the most weight."""
@@ -63,13 +69,14 @@ def everything(context: Context) -> Look:
     return items, np.ones(len(items), np.float32)
 
 
-GAZES: dict[str, Gaze] = {"recent": recent, "bought": bought, "cart": cart, "everything": everything}
+GAZES: dict[str, Gaze] = {"recent": recent, "last": last, "bought": bought, "cart": cart, "everything": everything}
 
 
 class NeighbourSource:
     """scores = sum over the gaze's items of weight x W[item, :].
 
-    W is held without its empty columns, so that a matrix over few of the items, such as EASE's, costs little to sum.
+    W is held without its empty columns where they are many, so that a matrix over few of the items, such as EASE's,
+    costs little to sum.
     """
 
     def __init__(
@@ -84,6 +91,8 @@ class NeighbourSource:
     def of(cls, name: str, matrix: sparse.csr_array, gaze: str) -> NeighbourSource:
         """matrix: W, with all its columns."""
         reached = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1])).astype(np.int32)
+        if 2 * len(reached) > matrix.shape[1]:
+            reached = np.arange(matrix.shape[1], dtype=np.int32)
         columns = np.searchsorted(reached, matrix.indices).astype(np.int32)
         return cls(name, gaze, matrix.indptr.astype(np.int64), columns, matrix.data.astype(np.float32), reached)
 
@@ -140,13 +149,14 @@ class NeighbourSource:
 
 def keep_strongest(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
     """The `per_row` largest positive entries of each row; equal ones in the order of the columns."""
-    coo = matrix.tocoo()
-    inside = coo.data > 0
-    rows, columns, values = coo.row[inside], coo.col[inside], coo.data[inside]
-    order = np.lexsort((columns, -values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    firsts = np.searchsorted(rows, np.arange(matrix.shape[0]))
-    kept = np.arange(len(rows)) - firsts[rows] < per_row
-    result = sparse.csr_array((values[kept].astype(np.float32), (rows[kept], columns[kept])), shape=matrix.shape)
-    result.sort_indices()
-    return result
+    matrix = matrix.sorted_indices()
+    kept = matrix.data > 0
+    for row in np.flatnonzero(np.diff(matrix.indptr) > per_row):
+        entries = slice(matrix.indptr[row], matrix.indptr[row + 1])
+        kept[entries] = False
+        kept[entries.start + best_positions(matrix.data[entries], per_row, above=0)] = True
+    lengths = np.bincount(
+        np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[kept], minlength=matrix.shape[0]
+    )
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return sparse.csr_array((matrix.data[kept].astype(np.float32), matrix.indices[kept], starts), shape=matrix.shape)

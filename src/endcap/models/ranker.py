@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightgbm
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from endcap.core.errors import ArtifactError, CallerError
+from endcap.core.errors import ArtifactError
 from endcap.core.section import Section
-from endcap.core.types import Candidates, Float32Array, Int64Array
+from endcap.core.types import Candidates, Float32Array
+from endcap.models.crossfit import Examples, Gains, K, dcg, folds
+
+MAX_BIN = 127
 
 
 class RankerConfig(Section):
-    rounds: int = Field(
-        100, ge=1, description="Most trees to grow; early stopping on held-out queries may stop sooner."
-    )
-    patience: int = Field(25, ge=1, description="Rounds without a better NDCG@10 before it stops.")
+    rounds: int = Field(100, ge=1, description="Most trees to grow; fewer where fewer do better on users left out.")
+    folds: int = Field(3, ge=2, description="Parts of the users, each left out once to see how many trees do best.")
     leaves: int = Field(31, ge=2, description="Leaves of a tree.")
     learning_rate: float = Field(0.1, gt=0, description="Shrinkage of each tree.")
     min_leaf: int = Field(100, ge=1, description="Least candidates in a leaf.")
@@ -32,26 +33,12 @@ class RankerConfig(Section):
     row_share: float = Field(0.8, gt=0, le=1, description="Share of the queries each tree sees.")
     l2: float = Field(5.0, ge=0, description="L2 penalty on leaf values.")
     truncation: int = Field(20, ge=1, description="LambdaRank looks at pairs with one member above this rank.")
-    held_out: float = Field(0.1, gt=0, lt=1, description="Share of users whose queries decide when to stop.")
-    min_queries: int = Field(
-        200, ge=1, description="With fewer training queries that hold a target there is no ranker."
+    min_blend: int = Field(
+        20, ge=2, description="With fewer training queries that hold a target, candidates are ordered by rank fusion."
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Examples:
-    """features: float32 [n, f]. labels: int8 [n], 1 for a target. sizes: int64 [q], candidates of each query.
-    users: int64 [q], whose query it is: users are kept together when some are held out."""
-
-    features: Float32Array
-    labels: NDArray[np.int8]
-    sizes: Int64Array
-    users: Int64Array
-
-    def of(self, queries: NDArray[np.bool_]) -> Examples:
-        """Those of some queries. queries: bool [q]."""
-        rows = np.repeat(queries, self.sizes)
-        return Examples(self.features[rows], self.labels[rows], self.sizes[queries], self.users[queries])
+    min_queries: int = Field(
+        200, ge=1, description="With fewer of them there is no ranker, and a blend of the sources' scores is fitted."
+    )
 
 
 class Ranker:
@@ -87,35 +74,61 @@ class Ranker:
         return cls(lightgbm.Booster(model_file=str(folder / "ranker.txt")), names)
 
 
-def fit_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, seed: int, threads: int) -> Ranker:
-    """LambdaRank (Burges 2010) on candidates, stopped where NDCG@10 on held-out users is best."""
-    inside = ~np.isin(examples.users, held_out_users(examples, config, seed))
-    train = _dataset(examples, inside, names)
-    rest = _dataset(examples, ~inside, names, reference=train)
-    stopper = lightgbm.early_stopping(config.patience, verbose=False)
-    parameters = _parameters(config, seed, threads)
-    booster = lightgbm.train(parameters, train, config.rounds, valid_sets=[rest], callbacks=[stopper])
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """trees: how many were best. gains: float64 [q], DCG@10 of each query with so many, by trees that have not seen
+    its user."""
+
+    trees: int
+    gains: Gains
+
+
+def try_ranker(examples: Examples, names: Sequence[str], config: RankerConfig, seed: int, threads: int) -> Trial:
+    """LambdaRank grown on all folds but one, for each in turn. How many trees: as did best over all."""
+    fold = folds(examples, config.folds, seed)
+    whole = _dataset(examples, names).construct()
+    parameters = _parameters(config, seed, 1)
+
+    def grow(out: int) -> tuple[lightgbm.Booster, list[float]]:
+        rows = np.repeat(fold == out, examples.sizes)
+        curve: dict[str, dict[str, list[float]]] = {}
+        booster = lightgbm.train(
+            parameters,
+            whole.subset(np.flatnonzero(~rows).tolist()),
+            config.rounds,
+            valid_sets=[whole.subset(np.flatnonzero(rows).tolist())],
+            callbacks=[lightgbm.record_evaluation(curve)],
+        )
+        return booster, curve["valid_0"][f"ndcg@{K}"]
+
+    # a fold a thread: LightGBM lets go of Python while it works, and its own threads would wait for each other
+    with ThreadPoolExecutor(threads) as pool:
+        grown = list(pool.map(grow, range(int(fold.max()) + 1)))
+    sizes = np.bincount(fold)
+    trees = 1 + int(np.argmax(sizes @ np.array([curve for _, curve in grown])))
+    scores = np.empty(len(examples.labels), np.float32)
+    for out, (booster, _) in enumerate(grown):
+        rows = np.repeat(fold == out, examples.sizes)
+        scores[rows] = booster.predict(examples.features[rows], num_iteration=trees, num_threads=threads)
+    return Trial(trees, dcg(scores, examples))
+
+
+def fit_ranker(
+    examples: Examples, names: Sequence[str], config: RankerConfig, trees: int, seed: int, threads: int
+) -> Ranker:
+    """LambdaRank (Burges 2010) on all candidates."""
+    booster = lightgbm.train(_parameters(config, seed, threads), _dataset(examples, names), trees)
     return Ranker(booster, names)
 
 
-def held_out_users(examples: Examples, config: RankerConfig, seed: int) -> Int64Array:
-    """int64: the users whose queries decide when to stop. CallerError where there is one user only."""
-    users = np.random.default_rng(seed).permutation(np.unique(examples.users))
-    if len(users) < 2:
-        raise CallerError("The examples are of one user only.", where="fit_ranker", next_step="Do without a ranker.")
-    return users[: min(max(1, round(len(users) * config.held_out)), len(users) - 1)]
-
-
-def _dataset(
-    examples: Examples, queries: NDArray[np.bool_], names: Sequence[str], reference: lightgbm.Dataset | None = None
-) -> lightgbm.Dataset:
-    part = examples.of(queries)
+def _dataset(examples: Examples, names: Sequence[str]) -> lightgbm.Dataset:
+    group = examples.sizes[examples.sizes > 0]
     return lightgbm.Dataset(
-        part.features,
-        part.labels,
-        group=part.sizes[part.sizes > 0],
+        examples.features,
+        examples.labels,
+        group=group,
         feature_name=list(names),
-        reference=reference,
+        params={"max_bin": MAX_BIN, "verbosity": -1},
     )
 
 
@@ -123,8 +136,8 @@ def _parameters(config: RankerConfig, seed: int, threads: int) -> dict[str, obje
     return {
         "objective": "lambdarank",
         "metric": "ndcg",
-        "eval_at": [10],
-        "max_bin": 127,
+        "eval_at": [K],
+        "max_bin": MAX_BIN,
         "num_leaves": config.leaves,
         "learning_rate": config.learning_rate,
         "min_data_in_leaf": config.min_leaf,

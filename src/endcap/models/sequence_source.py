@@ -18,6 +18,7 @@ from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError
 from endcap.core.protocols import VectorIndex
 from endcap.core.types import Context, EventType, Float32Array, Int32Array, Reason
+from endcap.models.evidence import Together
 from endcap.models.windows import PADDING
 
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
@@ -79,8 +80,9 @@ class SequenceSource:
             for place, row in enumerate(part):
                 items[place, : len(histories[row])] = histories[row]
             vectors: Float32Array = self._session.run(None, {"items": items})[0]
-            for row, vector, baseline in zip(part, vectors, vectors @ self._mean_item, strict=True):
-                found[row] = SequenceEvidence(self._index, vector, float(baseline))
+            together = Together(self._index, vectors)
+            for place, (row, vector, baseline) in enumerate(zip(part, vectors, vectors @ self._mean_item, strict=True)):
+                found[row] = SequenceEvidence(self._index, vector, float(baseline), together, place)
         return found
 
     def explain(self, context: Context, item: int) -> Reason | None:
@@ -94,16 +96,19 @@ class SequenceSource:
 
 @dataclass(frozen=True, slots=True)
 class SequenceEvidence:
-    """Evidence of one context. vector: float32 [d], or None without history."""
+    """Evidence of one context. vector: float32 [d], or None without history. row: its place among those searched
+    together."""
 
     index: VectorIndex
     vector: Float32Array | None
     baseline: float
+    together: Together | None = None
+    row: int = 0
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        if self.vector is None:
+        if self.together is None:
             return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
-        items, products = self.index.search(self.vector, k)
+        items, products = self.together.best(self.row, k)
         scores = products - np.float32(self.baseline)
         kept = scores > 0
         return items[kept], scores[kept]

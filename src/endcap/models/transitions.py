@@ -5,19 +5,16 @@ Legend: b baskets in the order of user and time, i items, X float32 [b, i] of on
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Set
 
 import numpy as np
 from pydantic import Field
 from scipy import sparse
 
 from endcap.core.section import Section
-from endcap.core.types import Context, Evidence, Reason
 from endcap.models.baskets import Baskets
-from endcap.models.neighbour_fits import co_occurrence
+from endcap.models.neighbour_fits import CHUNK, SEVERAL, co_occurrence
 from endcap.models.neighbours import NeighbourSource, keep_strongest
-
-BREADTH = 50
 
 
 class TransitionConfig(Section):
@@ -26,6 +23,8 @@ class TransitionConfig(Section):
     )
     backward: float = Field(0.5, ge=0, description="Share of that which the edge the other way gets.")
     neighbours: int = Field(200, ge=1, description="Edges kept from each item.")
+    hop_breadth: int = Field(50, ge=1, description="Edges of an item that the second hop steps along first.")
+    hop_neighbours: int = Field(300, ge=1, description="Edges of two steps kept from each item.")
 
 
 def fit_transitions(baskets: Baskets, config: TransitionConfig) -> sparse.csr_array:
@@ -50,36 +49,29 @@ def fit_transitions(baskets: Baskets, config: TransitionConfig) -> sparse.csr_ar
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-def transition_source(baskets: Baskets, config: TransitionConfig) -> NeighbourSource:
-    return NeighbourSource.of("transitions", fit_transitions(baskets, config), "recent")
+def fit_second_hop(graph: sparse.csr_array, config: TransitionConfig) -> sparse.csr_array:
+    """H = log(1 + G G) without the diagonal: what follows the items that follow an item. Reaches items that nobody
+    bought right after it. Only the strongest `hop_breadth` edges of an item are stepped along first."""
+    first = keep_strongest(graph, config.hop_breadth)
+    parts = []
+    for start in range(0, graph.shape[0], CHUNK):
+        coo = sparse.coo_array(first[start : start + CHUNK] @ graph)
+        inside = coo.row + start != coo.col
+        part = sparse.csr_array((np.log1p(coo.data[inside]), (coo.row[inside], coo.col[inside])), shape=coo.shape)
+        parts.append(keep_strongest(part, config.hop_neighbours))
+    return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-class SecondHop:
-    """What follows the items that follow the shopper's own: the graph's best `BREADTH`, each looked from in turn as
-    hard as it was favoured. Reaches items that nobody bought right after any of the shopper's."""
-
-    name = "second_hop"
-
-    def __init__(self, graph: NeighbourSource) -> None:
-        self.graph = graph
-
-    def weigh(self, context: Context) -> Evidence:
-        return self.graph.spread(*self.graph.weigh(context).top(BREADTH))
-
-    def explain(self, context: Context, item: int) -> Reason | None:
-        """Because of what led to the step between, for which any that leads on to the item will do."""
-        for step in self.graph.weigh(context).top(BREADTH)[0].tolist():
-            if self.graph.spread(np.array([step], np.int32), np.ones(1, np.float32)).at(np.array([item]))[0] > 0:
-                reason = self.graph.explain(context, step)
-                return Reason(self.name, "transitions", because=reason.because) if reason else None
-        return None
-
-    def save(self, folder: Path) -> None:
-        self.graph.save(folder)
-
-    @classmethod
-    def load(cls, folder: Path) -> SecondHop:
-        return cls(NeighbourSource.load(folder))
+def transition_sources(baskets: Baskets, config: TransitionConfig, wanted: Set[str]) -> list[NeighbourSource]:
+    """The graph looked at from the recent acts; where baskets hold a single item, so that their order means something,
+    also from the last alone, and its second hop."""
+    graph = fit_transitions(baskets, config)
+    found = [NeighbourSource.of("transitions", graph, "recent")]
+    if baskets.mean_size < SEVERAL:
+        found.append(NeighbourSource.of("transitions_last", graph, "last"))
+        if "second_hop" in wanted:
+            found.append(NeighbourSource.of("second_hop", fit_second_hop(graph, config), "recent"))
+    return found
 
 
 def _apart(baskets: Baskets, distance: int) -> tuple[sparse.csr_array, sparse.csr_array]:

@@ -6,13 +6,15 @@ Legend: s sources, n candidates.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.protocols import BulkSource, CandidateSource
-from endcap.core.ranking import distinct
+from endcap.core.ranking import best_positions, distinct
 from endcap.core.types import Candidates, Context, Evidence, Float32Array, Int32Array
 
 LOG = logging.getLogger(__name__)
@@ -38,19 +40,29 @@ def gather(evidence: Sequence[Evidence], per_source: int, allowed: Allowed) -> C
     """
     asked = per_source + per_source // 2
     tops = [entry.top(asked)[0] for entry in evidence]
-    union = distinct(np.concatenate([np.empty(0, np.int32), *tops]))
-    shown = allowed(union)
-    proposals = [top[shown[np.searchsorted(union, top)]][:per_source] for top in tops]
+    union, places = _united(tops)
+    shown = allowed(union)[places]
+    ends = list(accumulate(map(len, tops)))
+    proposals = [top[shown[end - len(top) : end]][:per_source] for top, end in zip(tops, ends, strict=True)]
     for place, (entry, top) in enumerate(zip(evidence, tops, strict=True)):
         if len(proposals[place]) < per_source and len(top) == asked:
             proposals[place] = _further_down(entry, per_source, asked, allowed)
-    items = distinct(np.concatenate([np.empty(0, np.int32), *proposals]))
+    items, places = _united(proposals)
     scores = np.empty((len(items), len(evidence)), np.float32)
     ranks = np.full((len(items), len(evidence)), per_source, np.float32)
+    start = 0
     for column, (entry, proposed) in enumerate(zip(evidence, proposals, strict=True)):
         scores[:, column] = entry.at(items)
-        ranks[np.searchsorted(items, proposed), column] = np.arange(len(proposed), dtype=np.float32)
+        ranks[places[start : start + len(proposed)], column] = np.arange(len(proposed), dtype=np.float32)
+        start += len(proposed)
     return Candidates.of(items, scores, ranks, per_source)
+
+
+def _united(parts: Sequence[Int32Array]) -> tuple[Int32Array, NDArray[np.int64]]:
+    """The distinct items of all parts, and where each of them, end to end, is among these."""
+    together = np.concatenate([np.empty(0, np.int32), *parts])
+    items = distinct(together)
+    return items, np.searchsorted(items, together)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
@@ -65,6 +77,31 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
         np.concatenate([part.sizes for part in parts]),
         np.concatenate([part.best for part in parts]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The candidates that are worth the ranker's time: the best `size` by a weighted sum of the sources' shares.
+
+    weights: by source; others count nothing.
+    """
+
+    size: int
+    weights: Mapping[str, float]
+
+    def of(self, candidates: Candidates, sources: Sequence[str], least: int = 0) -> Candidates:
+        """Of the candidates of one context. sources: the names of their columns. least: how many are asked for."""
+        size = max(self.size, least)
+        if len(candidates.items) <= size:
+            return candidates
+        weights = np.array([self.weights.get(source, 0.0) for source in sources], np.float32)
+        return candidates.take(np.sort(best_positions(shares(candidates) @ weights, size)))
+
+
+def shares(candidates: Candidates) -> Float32Array:
+    """float32 [n, s]: each source's score over its best for the same shopper; 0 where it has none above 0."""
+    best = np.repeat(candidates.best, candidates.sizes, axis=0)
+    return np.divide(candidates.scores, best, out=np.zeros_like(best), where=best > 0)
 
 
 class _Silent:

@@ -22,6 +22,7 @@ from endcap.features.items import ItemTable
 from endcap.features.purchases import NAMES as OWN
 from endcap.features.purchases import own_features
 from endcap.features.stats import ItemStats
+from endcap.recommend.candidates import shares
 
 DAY_MS = 86_400_000
 PLACEMENTS = {place: code for code, place in enumerate(Placement)}
@@ -102,8 +103,7 @@ class Hydrator:
         own = own_features(shoppers, proposed, self._interval_days[items])
         yield candidates.scores
         yield candidates.ranks
-        best = candidates.best[rows]
-        yield np.divide(candidates.scores, best, out=np.zeros_like(best), where=best > 0)
+        yield shares(candidates)
         yield np.count_nonzero(candidates.ranks < candidates.per_source, axis=1)[:, None]
         yield own
         groups = self._groups(shoppers)

@@ -13,13 +13,14 @@ from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import (
     Candidates,
     Context,
+    Evidence,
     Float32Array,
     Int32Array,
     Query,
     Recommendation,
 )
 from endcap.features.items import ItemTable
-from endcap.recommend.candidates import SILENT, gather, joined, weigh
+from endcap.recommend.candidates import SILENT, Shortlist, gather, joined, weigh
 from endcap.recommend.explain import Explainer
 from endcap.recommend.filters import every
 from endcap.recommend.hydrate import Hydrator
@@ -28,6 +29,7 @@ from endcap.recommend.score import RankFusion
 LOG = logging.getLogger(__name__)
 LOOKED_THROUGH = 1000
 Asked = tuple[Query, Context]
+Said = tuple[Evidence, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,7 @@ class Pipeline:
         sources: Sequence[CandidateSource],
         hydrator: Hydrator,
         scorer: Scorer | None,
+        shortlist: Shortlist | None = None,
         filters: Sequence[Filter],
         selectors: Sequence[Selector],
         per_source: int,
@@ -64,28 +67,38 @@ class Pipeline:
     ) -> None:
         self.table, self.sources, self.hydrator, self.scorer = table, tuple(sources), hydrator, scorer
         self.filters, self.selectors = tuple(filters), tuple(selectors)
+        self.shortlist, self._names = shortlist, [source.name for source in self.sources]
         self.per_source, self.fallback, self.sold = per_source, fallback, sold
         self._titles = table.titles()
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
-    def candidates(self, asked: Sequence[Asked], failed: list[str] | None = None) -> list[Candidates]:
-        """For each question what may be shown of what the sources propose; nothing for a stranger."""
-        known = [context for _, context in asked if _is_known(context)]
-        said = iter(weigh(self.sources, known, failed))
-        silence = (SILENT,) * len(self.sources)
-        return [
-            gather(
-                next(said) if _is_known(context) else silence,
-                self.per_source,
-                partial(every, self.filters, query, context),
-            )
-            for query, context in asked
-        ]
+    def candidates(
+        self, asked: Sequence[Asked], said: Sequence[Said] | None = None, failed: list[str] | None = None
+    ) -> list[Candidates]:
+        """For each question the shortlist of what the sources propose and may be shown; nothing for a stranger.
 
-    def rank(self, asked: Sequence[Asked]) -> list[Ranked]:
-        """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat."""
+        said: what each source says to each context, where it is known already. failed: see `candidates.weigh`.
+        """
+        known = [place for place, (_, context) in enumerate(asked) if _is_known(context)]
+        weighed = (
+            [said[place] for place in known] if said else weigh(self.sources, [asked[at][1] for at in known], failed)
+        )
+        evidence: list[Said] = [(SILENT,) * len(self.sources)] * len(asked)
+        for place, one in zip(known, weighed, strict=True):
+            evidence[place] = one
+        found = [
+            gather(one, self.per_source, partial(every, self.filters, query, context))
+            for (query, context), one in zip(asked, evidence, strict=True)
+        ]
+        if self.shortlist is None:
+            return found
+        return [self.shortlist.of(one, self._names, query.n) for one, (query, _) in zip(found, asked, strict=True)]
+
+    def rank(self, asked: Sequence[Asked], said: Sequence[Said] | None = None) -> list[Ranked]:
+        """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat. said: see
+        `candidates`."""
         degraded: list[str] = []
-        found = self.candidates(asked, degraded)
+        found = self.candidates(asked, said, degraded)
         together = joined(found)
         try:
             scores = self._score(together, [context for _, context in asked])

@@ -83,7 +83,7 @@ class VectorIndexConformance:
     def test_finds_the_greatest_inner_products(self) -> None:
         vectors, queries = self._vectors(), self._vectors(seed=1)[:20]
         index = self.make(vectors)
-        assert isinstance(index, VectorIndex), "search or at is missing"
+        assert isinstance(index, VectorIndex), "search, search_many or at is missing"
         found = 0
         for query in queries:
             truth = np.argsort(-(vectors.astype(np.float64) @ query))[:10]
@@ -98,6 +98,16 @@ class VectorIndexConformance:
         assert items.shape == scores.shape == (25,), f"the shapes are {items.shape} and {scores.shape}"
         assert len(np.unique(items)) == 25, "a row is given twice"
         assert (np.diff(scores) <= 0).all(), "the best does not come first"
+
+    def test_many_at_once_find_what_each_finds_alone(self) -> None:
+        vectors = self._vectors()
+        index = self.make(vectors)
+        items, scores = index.search_many(vectors[:6], 10)
+        assert items.shape == scores.shape == (6, 10), f"the shapes are {items.shape} and {scores.shape}"
+        for row, vector in enumerate(vectors[:6]):
+            alone = index.search(vector, 10)
+            np.testing.assert_array_equal(items[row], alone[0])
+            np.testing.assert_array_equal(scores[row], alone[1])
 
     def test_scores_are_inner_products(self) -> None:
         vectors = self._vectors()

@@ -113,6 +113,10 @@ class FakeIndex:
         best = np.lexsort((np.arange(len(scores)), -scores))[:k].astype(np.int32)
         return best, scores[best]
 
+    def search_many(self, vectors: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
+        found = [self.search(vector, k) for vector in vectors]
+        return np.stack([items for items, _ in found]), np.stack([scores for _, scores in found])
+
     def at(self, vector: Float32Array, items: Int32Array) -> Float32Array:
         return np.asarray((self._vectors[items] * vector).sum(axis=1), np.float32)
 

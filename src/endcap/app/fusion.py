@@ -1,0 +1,106 @@
+"""How candidates are put in order: by the learned ranker, or by the simple blend where that does as well.
+
+Both are tried on users they have not seen, and so is the ranker without each optional source. What was decided, and by
+how much, is told in sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from endcap.app.config import Config
+from endcap.models.blend import Blend, fit_blend, try_blend
+from endcap.models.crossfit import Examples, Gains, ideal
+from endcap.models.ranker import Ranker, Trial, fit_ranker, try_ranker
+from endcap.models.worth import without, worth
+from endcap.recommend.candidates import Shortlist
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fusion:
+    """What a release's candidates are ordered by. scorer, shortlist: None where there is too little to learn from."""
+
+    scorer: Ranker | Blend | None = None
+    shortlist: Shortlist | None = None
+
+    def save(self, folder: Path) -> None:
+        if self.scorer is not None:
+            self.scorer.save(folder)
+        if self.shortlist is not None:
+            (folder / "shortlist.json").write_bytes(msgspec.json.encode(self.shortlist))
+
+    @classmethod
+    def load(cls, folder: Path, names: Sequence[str]) -> Fusion:
+        """names: of the features. ArtifactError where the release's are others."""
+        scorer: Ranker | Blend | None = None
+        if (folder / "blend.json").exists():
+            scorer = Blend.load(folder, names)
+        elif (folder / "ranker.txt").exists():
+            scorer = Ranker.load(folder, names)
+        short = folder / "shortlist.json"
+        return cls(scorer, msgspec.json.decode(short.read_bytes(), type=Shortlist) if short.exists() else None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fused:
+    """left_out: optional sources that showed no use. notes: sentences."""
+
+    scorer: Ranker | Blend | None
+    left_out: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def fuse(examples: Examples, names: tuple[str, ...], config: Config, progress: Callable[[float], None]) -> Fused:
+    """examples: of past moments, all with a target among the candidates."""
+    train, ranker = config.train, config.ranker
+    queries, users = len(examples.sizes), len(np.unique(examples.users))
+    if queries < ranker.min_blend or users < ranker.folds:
+        note = (
+            f"Only {queries} past moments, of {users} shoppers, could teach what to weigh; it takes {ranker.min_blend}."
+        )
+        return Fused(None, frozenset(), (f"{note} Candidates are ordered by rank fusion.",))
+    if queries < ranker.min_queries:
+        note = f"Only {queries} past moments could teach a ranker; it takes {ranker.min_queries}."
+        return Fused(
+            fit_blend(examples, names), frozenset(), (f"{note} A blend of the sources' scores orders candidates.",)
+        )
+    trial = try_ranker(examples, names, ranker, train.seed, train.threads)
+    notes, left_out = [], set()
+    offered = [source for source in train.optional if f"score_{source}" in names]
+    for place, source in enumerate(offered, start=1):
+        progress(place / (len(offered) + 2))
+        fewer, fewer_names = without(examples, names, source, train.per_source)
+        if not fewer.labels.any():
+            notes.append(f"The source {source} stays: no other proposes what was bought.")
+            continue
+        lean = try_ranker(fewer, fewer_names, ranker, train.seed, train.threads)
+        verdict = worth(source, trial.gains, lean.gains, examples)
+        notes.append(str(verdict))
+        if not verdict.stays:
+            left_out.add(source)
+            trial, examples, names = lean, fewer, fewer_names
+    progress((len(offered) + 1) / (len(offered) + 2))
+    blended = try_blend(examples, names, ranker.folds, train.seed)
+    scorer: Ranker | Blend
+    if _mean(trial.gains, examples) > _mean(blended, examples):
+        scorer = fit_ranker(examples, names, ranker, trial.trees, train.seed, train.threads)
+    else:
+        scorer = fit_blend(examples, names)
+    return Fused(scorer, frozenset(left_out), (*notes, _told(scorer, trial, blended, examples)))
+
+
+def _told(scorer: Ranker | Blend, trial: Trial, blended: Gains, examples: Examples) -> str:
+    who = f"A ranker of {trial.trees} trees" if isinstance(scorer, Ranker) else "A blend of the sources' scores"
+    ranker, blend = _mean(trial.gains, examples), _mean(blended, examples)
+    return (
+        f"{who} orders candidates: on users left out NDCG@10 is {ranker:.4f} by the ranker, {blend:.4f} by the blend."
+    )
+
+
+def _mean(gains: Gains, examples: Examples) -> float:
+    return float((gains / ideal(examples)).mean())
