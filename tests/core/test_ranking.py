@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from endcap.core.ranking import best_positions, threshold
+from endcap.core.ranking import among, best_positions, threshold
 
 
 @pytest.mark.parametrize("n", [0, 1, 9, 1000, 50_000])
@@ -23,3 +25,9 @@ def test_above_leaves_the_rest_out_however_many_are_asked_for():
     scores[[7, 80_000, 3]] = [1, 2, 1]
     assert best_positions(scores, 100, above=0).tolist() == [80_000, 3, 7]
     assert best_positions(scores, 2, above=0).tolist() == [80_000, 3]
+
+
+@given(st.lists(st.integers(0, 40), max_size=60), st.lists(st.integers(0, 40), max_size=8, unique=True))
+def test_among_is_isin(items, few):
+    items, few = np.array(items, np.int32), np.sort(np.array(few, np.int32))
+    assert among(items, few).tolist() == np.isin(items, few).tolist()

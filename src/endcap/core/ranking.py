@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from endcap.core.types import Float32Array, Int32Array
+from endcap.core.types import Int32Array
 
-BLOCK = 64
+Scores = NDArray[np.number]
+
+STRANDS, LEAST_ROWS = 8, 3
+SEVERAL = 4
 
 
 def distinct(items: Int32Array) -> Int32Array:
@@ -18,29 +21,48 @@ def distinct(items: Int32Array) -> Int32Array:
     return ordered[first]
 
 
-def threshold(scores: Float32Array, k: int) -> float:
-    """A score that at least k of float32 [n] reach, and few more; -inf where n <= k.
+def threshold(scores: Scores, k: int) -> float:
+    """A score that at least k of [n] reach, and few more; -inf where n <= k.
 
-    The k-th largest of the maxima of blocks is one: k different blocks each hold a score that reaches it. Looking for
-    it among n / 64 maxima is an order of magnitude faster than among n scores.
+    The k-th largest of the maxima of several times k strands is one: k different strands each hold a score that reaches
+    it. Looking for it among these is an order of magnitude faster than among n scores.
     """
     n = len(scores)
     if n <= k or k <= 0:
         return -np.inf
-    blocks = n // BLOCK
-    if blocks < 4 * k:
+    width = STRANDS * k
+    rows = n // width
+    if rows < LEAST_ROWS:
         return float(np.partition(scores, n - k)[n - k])
-    maxima = scores[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
-    return float(np.partition(maxima, blocks - k)[blocks - k])
+    maxima = scores[: rows * width].reshape(rows, width).max(axis=0)
+    return float(np.partition(maxima, width - k)[width - k])
 
 
-def best_positions(scores: Float32Array, k: int, above: float = -np.inf) -> NDArray[np.int64]:
+def best_positions(scores: Scores, k: int, above: float = -np.inf) -> NDArray[np.int64]:
     """int64 [<= k]: positions of the highest scores, best first, of those greater than `above`."""
-    inside = np.arange(len(scores)) if above == -np.inf else np.flatnonzero(scores > above)
-    found = scores if above == -np.inf else scores[inside]
-    least = threshold(found, k)
-    higher = np.flatnonzero(found > least)
-    ranked = higher[np.lexsort((higher, -found[higher]))][: max(k, 0)]
-    if len(ranked) < k:  # then the k-th is among those that equal it, of which there may be very many: no need to sort
-        ranked = np.concatenate([ranked, np.flatnonzero(found == least)[: k - len(ranked)]])
-    return inside[ranked]
+    if above == -np.inf:
+        return _best(scores, k)
+    inside = (scores > above).nonzero()[0]
+    return inside[_best(scores[inside], k)]
+
+
+def among(items: Int32Array, ascending: Int32Array) -> NDArray[np.bool_]:
+    """bool [n]: which of int32 [n] are in a short ascending list. Several times as fast as `np.isin`."""
+    if not len(ascending):
+        return np.zeros(len(items), np.bool_)
+    places = ascending.searchsorted(items)
+    places[places == len(ascending)] = 0
+    found: NDArray[np.bool_] = ascending[places] == items
+    return found
+
+
+def _best(scores: Scores, k: int) -> NDArray[np.int64]:
+    least = threshold(scores, k)
+    near = (scores >= least).nonzero()[0]
+    found = scores[near]
+    if len(near) <= SEVERAL * k:
+        return near[np.argsort(-found, kind="stable")[: max(k, 0)]]
+    # very many equal the k-th: they are in order already, and sorting them would take longest
+    higher = found > least
+    ranked = near[higher][np.argsort(-found[higher], kind="stable")[: max(k, 0)]]
+    return np.concatenate([ranked, near[~higher][: max(k, 0) - len(ranked)]])

@@ -70,7 +70,7 @@ class ExactIndex:
         if 2 * len(items) > len(self):  # gathering most rows costs more than scoring all of them where they are
             scores = np.einsum("nd,d->n", self._vectors, vector)[items]
         else:
-            scores = np.einsum("nd,d->n", self._vectors[items], vector)
+            scores = np.einsum("nd,d->n", self._vectors.take(items, axis=0), vector)
         return scores
 
     def save(self, folder: Path) -> None:

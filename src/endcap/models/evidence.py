@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from endcap.core.protocols import VectorIndex
 from endcap.core.ranking import best_positions
@@ -10,19 +11,19 @@ from endcap.core.types import Float32Array, Int32Array
 
 
 class DenseEvidence:
-    """scores: float32 [items]."""
+    """scores: [items], of any float: `bincount` adds up in float64, and only what is asked for is made smaller."""
 
     __slots__ = ("_scores",)
 
-    def __init__(self, scores: Float32Array) -> None:
+    def __init__(self, scores: NDArray[np.number]) -> None:
         self._scores = scores
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
         items = best_positions(self._scores, k, above=0).astype(np.int32)
-        return items, self._scores[items]
+        return items, self.at(items)
 
     def at(self, items: Int32Array) -> Float32Array:
-        return self._scores[items]
+        return self._scores[items].astype(np.float32)
 
 
 class RankedEvidence:
@@ -59,16 +60,18 @@ class Together:
 
 
 class SparseEvidence:
-    """items: int32 [m], distinct and ascending; scores: float32 [m]. Every other item scores 0."""
+    """items: int32 [m], distinct and ascending; scores: [m], of any float. Every other item scores 0."""
 
     __slots__ = ("_items", "_scores")
 
-    def __init__(self, items: Int32Array, scores: Float32Array) -> None:
+    def __init__(self, items: Int32Array, scores: NDArray[np.number]) -> None:
         self._items, self._scores = items, scores
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        if not len(self._items):
+            return self._items, np.empty(0, np.float32)
         rows = best_positions(self._scores, k, above=0)
-        return self._items[rows], self._scores[rows]
+        return self._items[rows], self._scores[rows].astype(np.float32)
 
     def at(self, items: Int32Array) -> Float32Array:
         if not len(self._items):
@@ -78,7 +81,7 @@ class SparseEvidence:
             everywhere[self._items] = self._scores
             return everywhere[items]
         rows = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
-        return np.where(self._items[rows] == items, self._scores[rows], np.float32(0))
+        return np.where(self._items[rows] == items, self._scores[rows], 0).astype(np.float32)
 
 
 SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ PURCHASE = EventType.PURCHASE.code
 REMOVE = EventType.REMOVE_FROM_CART.code
 Look = tuple[Int32Array, Float32Array]
 Gaze = Callable[[Context], Look]
+KEPT = 128  # looks that several sources share: as many as contexts are asked about together, and some
 PARTS = ("starts", "columns", "values", "reached")
 
 
+@lru_cache(maxsize=KEPT)
 def recent(context: Context) -> Look:
     """The last 50 acts, the newest at weight 1, each older one at half; cart and anchor count as newest."""
     acts = context.items[context.kinds != REMOVE][-50:]
@@ -105,7 +108,7 @@ class NeighbourSource:
         if not len(entries):
             return SILENCE
         values = self._values[entries] * np.repeat(weights, lengths)
-        scores = np.bincount(self._columns[entries], values, len(self._reached)).astype(np.float32)
+        scores = np.bincount(self._columns[entries], values, len(self._reached))
         return (
             DenseEvidence(scores)
             if len(self._reached) == len(self._starts) - 1
@@ -143,7 +146,7 @@ class NeighbourSource:
         """Where the rows of `items` lie in the matrix, end to end, and how long each row is."""
         starts = self._starts[items]
         lengths = self._starts[items + 1] - starts
-        offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) if len(items) else starts
+        offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
         return offsets + np.arange(int(lengths.sum())), lengths
 
 

@@ -23,7 +23,7 @@ from endcap.models.windows import PADDING
 
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
-READ_AT_ONCE = 64
+READ_AT_ONCE = 16
 FOLLOWED_CODES = np.array([kind.code for kind in FOLLOWED], dtype=np.int8)
 
 

@@ -65,7 +65,7 @@ class SimilarShoppers:
         entries, lengths = spans(self._lately, nearest)
         votes = self._lately.data[entries] * np.repeat(likeness[nearest], lengths)
         scores = np.bincount(self._lately.indices[entries], votes, self._lately.shape[1])
-        return DenseEvidence(scores.astype(np.float32))
+        return DenseEvidence(scores)
 
     def explain(self, context: Context, item: int) -> Reason | None:
         return Reason(self.name, self.name)
@@ -134,7 +134,7 @@ def spans(matrix: sparse.csr_array, rows: Int32Array) -> tuple[np.ndarray[tuple[
     lengths = matrix.indptr[rows + 1] - matrix.indptr[rows]
     if not len(rows):
         return np.empty(0, np.int64), lengths
-    offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
     return offsets + np.arange(int(lengths.sum())), lengths
 
 

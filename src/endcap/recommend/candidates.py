@@ -62,7 +62,9 @@ def _united(parts: Sequence[Int32Array]) -> tuple[Int32Array, NDArray[np.int64]]
     """The distinct items of all parts, and where each of them, end to end, is among these."""
     together = np.concatenate([np.empty(0, np.int32), *parts])
     items = distinct(together)
-    return items, np.searchsorted(items, together)
+    places = np.empty(int(items[-1]) + 1 if len(items) else 0, np.int64)
+    places[items] = np.arange(len(items))
+    return items, places[together]
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:

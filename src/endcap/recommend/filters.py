@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from endcap.core.protocols import Filter
+from endcap.core.ranking import among
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
 from endcap.features.items import ItemTable
 
@@ -40,7 +41,7 @@ class NotExcluded:
         refused = np.concatenate([self._table.ids.positions(query.exclude), context.cart])
         if context.anchor >= 0:
             refused = np.append(refused, np.int32(context.anchor))
-        return ~np.isin(items, refused, kind="table") if len(refused) else np.ones(len(items), np.bool_)
+        return ~among(items, np.sort(refused))
 
 
 class NotBought:
@@ -50,7 +51,7 @@ class NotBought:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         hide = query.placement in HIDE_BOUGHT if query.hide_bought is None else query.hide_bought
-        return ~np.isin(items, context.bought, kind="table") if hide else np.ones(len(items), np.bool_)
+        return ~among(items, context.bought) if hide else np.ones(len(items), np.bool_)
 
 
 class InCategories:
