@@ -18,6 +18,7 @@ from endcap.core.errors import ArtifactError
 from endcap.core.protocols import CandidateSource
 from endcap.core.registry import Registry
 from endcap.core.types import Float32Array, Int32Array
+from endcap.features.ids import UNKNOWN
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
@@ -32,6 +33,8 @@ from endcap.models.sequence_source import SequenceSource
 from endcap.models.shoppers import SimilarShoppers, fit_shoppers
 from endcap.models.transitions import transition_sources
 from endcap.models.words import word_source
+
+RARE = 0.01
 
 Loader = Callable[[Path, IndexFactory], CandidateSource]
 LOADERS: Registry[Loader] = Registry("candidate source", "endcap.candidates")
@@ -62,6 +65,19 @@ class Fitted:
 class _Entry(msgspec.Struct, frozen=True):
     kind: str
     folder: str
+
+
+def idle(histories: Histories, table: ItemTable) -> dict[str, str]:
+    """Sources that could tell nothing on this log, each with the reason: they would only cost every answer time."""
+    baskets = Baskets.build(histories, len(table))
+    had = baskets.content.nnz
+    found = {}
+    if had and had - baskets.by_user().nnz < RARE * had:
+        once = "hardly anybody buys a thing twice"
+        found = {"buy_again": once, "newcomers": f"{once}, so that it would say what trending says"}
+    if (table.leaf == UNKNOWN).all():
+        found["category"] = "the catalogue has no categories"
+    return found
 
 
 def fit_fresh(histories: Histories, table: ItemTable, until_ms: int, config: Config) -> list[CandidateSource]:

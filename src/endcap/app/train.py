@@ -28,7 +28,7 @@ from endcap.app.ingest import Progress
 from endcap.app.plans import Plan, Stage, plan
 from endcap.app.publish import build_pipeline, write_release
 from endcap.app.sequences import SequenceFits
-from endcap.app.sources import Fitted, fit_fresh, fit_lasting
+from endcap.app.sources import Fitted, fit_fresh, fit_lasting, idle
 from endcap.app.tasks import successes
 from endcap.core.artifacts import Manifest
 from endcap.core.determinism import seed_everything
@@ -152,7 +152,15 @@ class _Training:
         ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
         self.table = ItemTable.build(store.items(), ids)
         self.histories = Histories.build(log, self.table.ids)
+        self._leave_out_idle()
         self.content = self._encode()
+
+    def _leave_out_idle(self) -> None:
+        wanted = self.config.train.sources
+        found = {source: why for source, why in idle(self.histories, self.table).items() if source in wanted}
+        if len(found) < len(wanted):  # a shop that asked for nothing else gets what it asked for
+            self._left_out |= found.keys()
+            self.notes += [f"The source {source} is left out: {why}." for source, why in found.items()]
 
     def _encode(self) -> Float32Array | None:
         if "content" not in self.config.train.sources and "sequence" not in self.config.train.sources:
