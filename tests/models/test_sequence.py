@@ -90,6 +90,19 @@ def test_content_places_items_never_seen() -> None:
     assert scores[0, N_ITEMS:].argmax() == 7
 
 
+def test_an_item_in_no_history_ends_as_its_content_alone() -> None:
+    content = np.random.default_rng(0).normal(size=(N_ITEMS + 2, 6)).astype(np.float32)
+    model, _ = train_sequence(_cycles(60, 10, seed=0), N_ITEMS + 2, SMALL, content=content)
+    assert model.ids is not None
+    assert model.project is not None
+    assert model.content is not None
+    own = model.ids.weight.detach()
+    assert not own[N_ITEMS:].any()
+    assert own[:N_ITEMS].any(dim=1).all()
+    described = model.project(model.content[N_ITEMS:]).detach()
+    assert torch.allclose(model.all_item_vectors()[N_ITEMS:], described, atol=1e-6)
+
+
 def test_ndcg_of_a_known_ranking() -> None:
     """User vector (1, 0, ...): the ranking is the first coordinate's, 3 > 2 > 1 > 0 > the rest."""
     model = SequenceModel(6, SequenceConfig(dim=8, heads=1, max_len=4)).eval()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from endcap.core.determinism import rng
 from endcap.core.errors import CallerError
@@ -95,9 +96,29 @@ def train_sequence(
     model = SequenceModel(n_items, config, content)
     if start is not None:
         start.give(model, names)
+    begun = _untouched(model, histories, taken=start is not None)
     task = SequenceTask(model, histories, validation)
     run_id = _run_id(histories, n_items, config, content, start)
-    return model, train(model, task, config, checkpoint=checkpoint, run_id=run_id, progress=progress)
+    report = train(model, task, config, checkpoint=checkpoint, run_id=run_id, progress=progress)
+    _put_back(model, *begun)
+    return model, report
+
+
+def _untouched(model: SequenceModel, histories: Sequences, *, taken: bool) -> tuple[Tensor, Tensor]:
+    """Items that no history holds, int64 [m], and the vectors of their own that they should end with, float32 [m, d]:
+    those they begin with where these were `taken` over, else none at all, so that a new item is its content alone."""
+    unseen = torch.from_numpy(np.flatnonzero(np.bincount(histories.items, minlength=model.n_items) == 0))
+    if model.ids is None:
+        return unseen, torch.empty(len(unseen), 0)
+    own = model.ids.weight[unseen].detach().clone()
+    return unseen, own if taken else torch.zeros_like(own)
+
+
+def _put_back(model: SequenceModel, unseen: Tensor, own: Tensor) -> None:
+    """As a negative an unseen item was only ever pushed away, whatever it is."""
+    if model.ids is not None:
+        with torch.no_grad():
+            model.ids.weight[unseen] = own
 
 
 def _check(histories: Sequences, n_items: int, content: Float32Array | None) -> None:
