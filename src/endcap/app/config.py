@@ -24,6 +24,7 @@ from endcap.models.ranker import RankerConfig
 from endcap.models.shoppers import ShopperConfig
 from endcap.models.transitions import TransitionConfig
 from endcap.models.words import WordsConfig
+from endcap.recommend.select import SlateConfig
 
 SOURCES = (
     "buy_again",
@@ -102,6 +103,7 @@ class Config(DataConfig):
     sequence: SequenceConfig = SequenceConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     ranker: RankerConfig = RankerConfig()
+    slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
 
 

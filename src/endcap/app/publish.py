@@ -24,6 +24,7 @@ from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
 from endcap.core.errors import ArtifactError
+from endcap.core.protocols import Selector
 from endcap.core.types import Availability
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
@@ -31,7 +32,7 @@ from endcap.features.stats import ItemStats
 from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
-from endcap.recommend.select import Best
+from endcap.recommend.select import Best, NewItems, SlateConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,9 +52,14 @@ class Release:
 
 
 def build_pipeline(
-    fitted: Fitted, fusion: Fusion, per_source: int, shown: NDArray[np.bool_] | None = None
+    fitted: Fitted,
+    fusion: Fusion,
+    per_source: int,
+    shown: NDArray[np.bool_] | None = None,
+    slate: SlateConfig | None = None,
 ) -> tuple[Pipeline, Eligible]:
-    """The one path that trains and answers. shown: bool [items]; None means what the catalogue says."""
+    """The one path that trains and answers. shown: bool [items]; None means what the catalogue says. slate: how places
+    are given; None means to the best."""
     hydrator = Hydrator(fitted.table, fitted.stats, [source.name for source in fitted.sources])
     eligible = Eligible(shown_now(fitted.table) if shown is None else shown)
     pipeline = Pipeline(
@@ -63,12 +69,18 @@ def build_pipeline(
         scorer=fusion.scorer,
         shortlist=fusion.shortlist,
         filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
-        selectors=(Best(),),
+        selectors=selectors(slate or SlateConfig(), fitted.stats),
         per_source=per_source,
         fallback=fitted.best_sellers(),
         sold=int((fitted.stats.baskets > 0).sum()),
     )
     return pipeline, eligible
+
+
+def selectors(slate: SlateConfig, stats: ItemStats) -> tuple[Selector, ...]:
+    if not slate.new_every:
+        return (Best(),)
+    return NewItems(np.expm1(stats.baskets).round() < slate.new_below, slate.new_every), Best()
 
 
 def shown_now(table: ItemTable) -> NDArray[np.bool_]:
@@ -111,14 +123,14 @@ def write_release(
         return releases.commit(folder, manifest, now_ms=now_ms)
 
 
-def read_release(releases: ReleaseStore, release_id: str) -> Release:
+def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | None = None) -> Release:
     """Verify and load. Imports neither torch nor transformers."""
     folder, manifest = releases.open(release_id)
     table = ItemTable.load(folder / "items.parquet")
     until_ms, per_source, seq = (_fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
     fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
-    pipeline, eligible = build_pipeline(fitted, Fusion.load(folder / "ranker", names), per_source)
+    pipeline, eligible = build_pipeline(fitted, Fusion.load(folder / "ranker", names), per_source, slate=slate)
     return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, eligible, seq)
 
 

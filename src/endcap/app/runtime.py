@@ -86,7 +86,7 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
-        self._serving = Serving(self.releases, store)
+        self._serving = Serving(self.releases, store, config.slate)
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:

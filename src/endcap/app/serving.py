@@ -14,6 +14,7 @@ from endcap.features.ids import UNKNOWN
 from endcap.features.live import LiveStates
 from endcap.features.sequences import NOTHING
 from endcap.features.state import context
+from endcap.recommend.select import SlateConfig
 
 
 @dataclass(slots=True)
@@ -33,8 +34,8 @@ class Serving:
     or by another process, is in the next answer.
     """
 
-    def __init__(self, releases: ReleaseStore, store: Store) -> None:
-        self._releases, self._store = releases, store
+    def __init__(self, releases: ReleaseStore, store: Store, slate: SlateConfig) -> None:
+        self._releases, self._store, self._slate = releases, store, slate
         self._lock = RLock()
         self._held: _Held | None = None
 
@@ -47,7 +48,7 @@ class Serving:
                     "No release is published.", where=str(self._releases.root), next_step="Train one: endcap train"
                 )
             if self._held is None or self._held.release.id != wanted:
-                release = read_release(self._releases, wanted)
+                release = read_release(self._releases, wanted, self._slate)
                 self._held = _Held(release, LiveStates(release.histories, release.fitted.table.ids), release.seq)
             if self._store.items_version() != self._held.items_version:
                 self._read_catalogue(self._held)
