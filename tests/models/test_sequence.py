@@ -57,7 +57,7 @@ def test_interrupted_fit_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert not checkpoint.exists()
     assert resumed.onnx_difference < 1e-4
     for name, weights in whole.state_dict().items():
-        assert torch.equal(weights, resumed.model.state_dict()[name]), name
+        assert torch.equal(weights, resumed.models[0].state_dict()[name]), name
 
 
 @pytest.mark.parametrize("positions", ["rotary", "learned"])

@@ -46,7 +46,7 @@ def test_hidden_items_alone_teach_what_comes_next(positions: str, tmp_path: Path
     """Served as it was taught: with a mask at the end, from both sides; through ONNX as well."""
     config = MASKED.model_copy(update={"positions": positions})
     found = fit_sequence(_cycles(150, 15, seed=0), N_ITEMS, config, tmp_path)
-    assert ndcg(found.model, _next_of(_cycles(200, 6, seed=1), 6), k=1) >= 0.95
+    assert ndcg(found.models[0], _next_of(_cycles(200, 6, seed=1), 6), k=1) >= 0.95
     assert found.onnx_difference < 1e-4
     session = onnxruntime.InferenceSession(str(tmp_path / "user_tower.onnx"))
     (vectors,) = session.run(None, {"items": np.array([[3, 4, 5, PADDING], [PADDING] * 4])})

@@ -92,7 +92,9 @@ class SequenceFits:
             settled = _done(works, progress)
             self._epochs = settled[0]
             for place, past in enumerate(pasts[: 1 if self._epochs < epochs else None]):
-                self._ahead[len(past.events)] = SequenceSource.load(Path(exported) / str(place), ExactIndex)
+                self._ahead[len(past.events)] = SequenceSource.load(
+                    Path(exported) / str(place), ExactIndex, with_weights=True
+                )
 
     def _fit_one(self, past: Histories, config: SequenceConfig, folder: Path, watched: bool, tell: Tell) -> int:
         """Fit and export into the folder; for how many epochs a model on more data should be trained.
@@ -109,7 +111,7 @@ class SequenceFits:
             content=self._content,
             validation=self._validation(past) if watched else None,
             names=self._names,
-            start=self._start,
+            starts=[] if self._start is None else [self._start],
             checkpoint=self._folder / f"sequence-{len(past.events)}.safetensors",
             progress=lambda at: tell((at.epoch - 1 + at.step / max(1, at.steps)) / at.epochs),
         )

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from endcap.core.section import Section
 
+MEMBERS_APART = 7919
+
 
 class LoopConfig(Section):
     """How long and how fast to learn."""
@@ -67,6 +69,11 @@ class SequenceConfig(LoopConfig):
     )
     mask_share: float = Field(default=0.2, gt=0, lt=1, description="items hidden, of those masked_item asks about")
     contrastive_temperature: float = Field(default=0.2, gt=0, description="divides the likeness of two views")
+    ensemble: int = Field(
+        default=1,
+        ge=1,
+        description="models of different seeds, their scores averaged; each costs a training and time in answers",
+    )
     start: str = Field(default="", description="folder of `endcap pretrain` to begin from, seen from the workspace")
 
     @model_validator(mode="after")
@@ -74,6 +81,10 @@ class SequenceConfig(LoopConfig):
         if not self.next_item + self.masked_item + self.contrastive:
             raise ValueError("one of next_item, masked_item and contrastive must weigh more than 0")
         return self
+
+    def member(self, place: int) -> SequenceConfig:
+        """Of the ensemble's models, from 0: the first has the seed itself."""
+        return self.model_copy(update={"seed": self.seed + MEMBERS_APART * place, "ensemble": 1})
 
     @property
     def hides_items(self) -> bool:

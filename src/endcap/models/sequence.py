@@ -13,6 +13,8 @@ learned vector in the place of items that are hidden (BERT4Rec, Sun et al. 2019)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -120,6 +122,19 @@ class UserTower(nn.Module):
         """int64 [b, l], PADDING on the right -> [b, d]; all zero for a row that is nothing but padding."""
         vectors = functional.embedding(items.clamp(min=0), self.table)
         return self.model.user_vectors(vectors, (items >= 0).sum(1))
+
+
+class Ensemble(nn.Module):
+    """Towers of several models as one: their user vectors end to end, divided by their number. The inner product with
+    an item's vectors, end to end too, is the mean of what the models say."""
+
+    def __init__(self, towers: Sequence[UserTower]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(towers)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """int64 [b, l], PADDING on the right -> [b, towers x d]."""
+        return torch.cat([tower(items) for tower in self.towers], dim=1) / len(self.towers)
 
 
 def centred(content: Float32Array) -> Tensor:

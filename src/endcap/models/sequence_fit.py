@@ -6,8 +6,8 @@ The checkpoint of an interrupted run continues with the same histories, catalogu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,19 @@ from endcap.core.types import Float32Array
 from endcap.models.config import SequenceConfig
 from endcap.models.export import export_tower
 from endcap.models.loop import Progress, Report, train
-from endcap.models.sequence import SequenceModel, UserTower
+from endcap.models.sequence import Ensemble, SequenceModel, UserTower
 from endcap.models.sequence_task import SequenceTask
 from endcap.models.sequence_validation import Validation
-from endcap.models.sequence_weights import Names, SequenceWeights
+from endcap.models.sequence_weights import Names, SequenceWeights, member_folder
 from endcap.models.windows import Sequences
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedSequence:
-    """onnx_difference: largest difference of the exported tower from torch."""
+    """models: one, or the members of an ensemble. report: of the first. onnx_difference: largest difference of the
+    exported tower from torch."""
 
-    model: SequenceModel
+    models: tuple[SequenceModel, ...]
     report: Report
     onnx_difference: float
 
@@ -45,32 +46,61 @@ def fit_sequence(
     content: Float32Array | None = None,
     validation: Validation | None = None,
     names: Names | None = None,
-    start: SequenceWeights | None = None,
+    starts: Sequence[SequenceWeights] = (),
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainedSequence:
-    """`train_sequence`, then export into an existing `folder` (see `models.export` for the files), and beside it,
-    where `names` are given, the weights that a later model can start from (see `models.sequence_weights`).
+    """`train_sequence` as often as the ensemble has members, then export into an existing `folder` (see `models.export`
+    for the files), and beside it, where `names` are given, the weights that a later model can start from (see
+    `models.sequence_weights.member_folder`).
 
-    The checkpoint is removed once the export is complete.
+    starts: one for each member, or for all. validation: stops the first; the others train for as many epochs.
+    checkpoint: removed, with those of the other members, once the export is complete.
     """
-    model, report = train_sequence(
-        histories,
-        n_items,
-        config,
-        content=content,
-        validation=validation,
-        names=names,
-        start=start,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-    difference = export_tower(UserTower(model), model.all_item_vectors(), config.max_len, folder)
+    checkpoints = [_checkpoint_of(checkpoint, place) for place in range(config.ensemble)]
+    models: list[SequenceModel] = []
+    reports: list[Report] = []
+    for place, kept in enumerate(checkpoints):
+        model, report = train_sequence(
+            histories,
+            n_items,
+            config.member(place) if not reports else _as_long(config.member(place), reports[0]),
+            content=content,
+            validation=None if reports else validation,
+            names=names,
+            start=starts[place % len(starts)] if starts else None,
+            checkpoint=kept,
+            progress=None if progress is None else _part(progress, place, config.ensemble),
+        )
+        models.append(model)
+        reports.append(report)
+    towers = [UserTower(model) for model in models]
+    vectors = torch.cat([model.all_item_vectors() for model in models], dim=1)
+    difference = export_tower(towers[0] if len(towers) == 1 else Ensemble(towers), vectors, config.max_len, folder)
     if names is not None:
-        SequenceWeights.of(model, names).save(folder)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return TrainedSequence(model, report, difference)
+        for place, model in enumerate(models):
+            SequenceWeights.of(model, names).save(member_folder(folder, place, len(models), make=True))
+    for kept in checkpoints:
+        if kept is not None:
+            kept.unlink(missing_ok=True)
+    return TrainedSequence(tuple(models), reports[0], difference)
+
+
+def _checkpoint_of(checkpoint: Path | None, place: int) -> Path | None:
+    return checkpoint if checkpoint is None or place == 0 else checkpoint.with_suffix(f".{place}{checkpoint.suffix}")
+
+
+def _as_long(config: SequenceConfig, first: Report) -> SequenceConfig:
+    return config.model_copy(update={"epochs": len(first.epochs)})
+
+
+def _part(progress: Callable[[Progress], None], place: int, parts: int) -> Callable[[Progress], None]:
+    """One run's progress as a part of several: its epochs follow those of the runs before it."""
+
+    def tell(at: Progress) -> None:
+        progress(replace(at, epoch=place * at.epochs + at.epoch, epochs=parts * at.epochs))
+
+    return tell
 
 
 def train_sequence(

@@ -5,7 +5,7 @@ Dimension legend: n contexts, d width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from endcap.core.types import Context, EventType, Float32Array, Int32Array, Reas
 from endcap.models.evidence import Together
 from endcap.models.windows import PADDING
 
+IndexFactory = Callable[[Float32Array], VectorIndex]
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 READ_AT_ONCE = 16
@@ -43,15 +44,23 @@ class SequenceSource:
 
     name = "sequence"
 
-    def __init__(self, tower: bytes, item_vectors: Float32Array, index: VectorIndex, settings: Settings) -> None:
-        """index: over the rows of item_vectors, float32 [n_items, d]."""
-        self.item_vectors, self.settings = item_vectors, settings
+    def __init__(
+        self,
+        tower: bytes,
+        item_vectors: Float32Array,
+        index: VectorIndex,
+        settings: Settings,
+        beside: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """index: over the rows of item_vectors, float32 [n_items, d]. beside: files that `save` writes too, by name."""
+        self.item_vectors, self.settings, self._beside = item_vectors, settings, beside or {}
         self._tower, self._index, self._session = tower, index, open_session(tower)
         self._mean_item: Float32Array = item_vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
 
     @classmethod
-    def load(cls, folder: Path, index_factory: Callable[[Float32Array], VectorIndex]) -> Self:
-        """From a folder written by `save` or by `models.export`."""
+    def load(cls, folder: Path, index_factory: IndexFactory, *, with_weights: bool = False) -> Self:
+        """From a folder written by `save` or by `models.export`. with_weights: keep what lies beside, the weights that
+        a later model starts from (see `models.sequence_fit`), to be saved again; serving needs none of it."""
         try:
             tower = (folder / TOWER).read_bytes()
             item_vectors = np.load(folder / ITEM_VECTORS, allow_pickle=False)
@@ -62,7 +71,8 @@ class SequenceSource:
                 where=str(folder),
                 next_step="Train again, or `endcap rollback` to an earlier release.",
             ) from error
-        return cls(tower, item_vectors, index_factory(item_vectors), settings)
+        beside = _beside(folder) if with_weights else {}
+        return cls(tower, item_vectors, index_factory(item_vectors), settings, beside)
 
     def weigh(self, context: Context) -> SequenceEvidence:
         return self.weigh_many([context])[0]
@@ -74,15 +84,16 @@ class SequenceSource:
         rows = sorted(
             (row for row, history in enumerate(histories) if len(history)), key=lambda row: len(histories[row])
         )
+        vectors = np.empty((len(rows), self.item_vectors.shape[1]), np.float32)
         for start in range(0, len(rows), READ_AT_ONCE):
             part = rows[start : start + READ_AT_ONCE]
             items = np.full((len(part), len(histories[part[-1]])), PADDING, dtype=np.int64)
             for place, row in enumerate(part):
                 items[place, : len(histories[row])] = histories[row]
-            vectors: Float32Array = self._session.run(None, {"items": items})[0]
-            together = Together(self._index, vectors)
-            for place, (row, vector, baseline) in enumerate(zip(part, vectors, vectors @ self._mean_item, strict=True)):
-                found[row] = SequenceEvidence(self._index, vector, float(baseline), together, place)
+            vectors[start : start + len(part)] = self._session.run(None, {"items": items})[0]
+        together = Together(self._index, vectors)
+        for place, (row, vector, baseline) in enumerate(zip(rows, vectors, vectors @ self._mean_item, strict=True)):
+            found[row] = SequenceEvidence(self._index, vector, float(baseline), together, place)
         return found
 
     def explain(self, context: Context, item: int) -> Reason | None:
@@ -92,6 +103,9 @@ class SequenceSource:
         replace_atomically(folder / TOWER, self._tower)
         np.save(folder / ITEM_VECTORS, self.item_vectors, allow_pickle=False)
         replace_atomically(folder / SETTINGS, encode_settings(self.settings))
+        for name, content in self._beside.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            replace_atomically(folder / name, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +136,12 @@ class SequenceEvidence:
 def followed_items(context: Context, max_len: int) -> Int32Array:
     """int32 [<= max_len]: the newest items viewed, clicked, put in the cart or bought, oldest first."""
     return context.items[np.isin(context.kinds, FOLLOWED_CODES)][-max_len:]
+
+
+def _beside(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in named.items() if name not in (TOWER, ITEM_VECTORS, SETTINGS)}
 
 
 def open_session(content: bytes) -> Any:

@@ -5,6 +5,7 @@ item_vectors.npy      float32 [n, d], whole item vectors (own and content's); on
 settings.json         the shape, the encoder, the objectives, the items' ids in order, and checksums
 
 An export folder (`models.export`) that also holds the other two is such a folder, so a release can be started from.
+That of an ensemble holds one such folder for each of its models: see `member_folder`.
 
 Dimension legend: n items of the catalogue the weights come from, d width, c width of content vectors, t items taken.
 """
@@ -205,6 +206,20 @@ class SequenceWeights:
         described = model.item_vectors(here) - model.ids(here)
         model.ids.weight[here] = torch.from_numpy(self.item_vectors)[there] - described
         return len(pairs)
+
+
+def member_folder(folder: Path, place: int, members: int, *, make: bool = False) -> Path:
+    """Where an export folder keeps the weights of one of its models: a single one's lie in it itself."""
+    found = folder if members == 1 else folder / f"member_{place}"
+    if make:
+        found.mkdir(exist_ok=True)
+    return found
+
+
+def load_members(folder: Path) -> list[SequenceWeights]:
+    """The weights of all models of an export folder. CallerError where it holds none."""
+    members = sorted(folder.glob("member_*"), key=lambda path: int(path.name.removeprefix("member_")))
+    return [SequenceWeights.load(place) for place in members or [folder]]
 
 
 def _content_dim(model: SequenceModel) -> int:
