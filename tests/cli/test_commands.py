@@ -72,6 +72,17 @@ def test_train_goes_on_while_another_process_holds_the_store(endcap_json, folder
         assert endcap_json("recommend", "--shop", folder)["release"] == writer.recommend().release
 
 
+def test_refit_makes_a_release_of_the_published_one(endcap, endcap_json, folder):
+    before = _current(folder)
+    summary = endcap_json("refit", "--no-publish", "--shop", folder)
+    assert (summary["refit_of"], summary["published"], summary["new_events"]) == (before, False, 0)
+    assert _current(folder) == before
+    result = endcap("refit", "--shop", folder)
+    assert _current(folder) != before
+    assert f"{_current(folder)} is published" in result.stdout
+    assert f"0 events more than in release {before}" in result.stdout
+
+
 def test_evaluate_shows_what_training_measured(endcap, endcap_json, folder, tmp_path):
     stored = endcap_json("evaluate", "--shop", folder)
     assert stored["ours"] == "endcap"

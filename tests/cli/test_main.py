@@ -22,6 +22,7 @@ def test_commands_are_the_ones_there_are():
             "init",
             "ingest",
             "train",
+            "refit",
             "pretrain",
             "evaluate",
             "publish",

@@ -11,6 +11,7 @@ import numpy as np
 from endcap.app.parallel import in_order
 from endcap.app.sources import Fitted
 from endcap.app.tasks import Question, question
+from endcap.core.protocols import CandidateSource
 from endcap.core.ranking import best_positions
 from endcap.core.types import Evidence, Float32Array, Int32Array
 from endcap.evaluate.metrics import Ranked, content_diversity, coverage, measure, novelty, rank_in_each
@@ -43,29 +44,22 @@ def compare(
     """
     comparison = Comparison(OURS, seed=seed)
     baselines = [*pipeline.sources, PersonalFrequency(fitted.stats.baskets)]
-    sold = np.flatnonzero(fitted.stats.baskets > 0).astype(np.int32)
-    fallback_place = np.empty(len(fitted.table), np.float32)
-    fallback_place[pipeline.fallback] = np.arange(len(fitted.table))
     for task, asked in tasks.items():
         if not asked:
             continue
-
-        def answer(piece: range, task: str = task, asked: Sequence[Case] = asked) -> list[list[Answer]]:
-            some = [question(task, asked[place], histories, fitted.table.ids) for place in piece]
-            contexts = [one.context for one in some]
-            said = weigh(baselines, contexts)
-            ours = [evidence[: len(pipeline.sources)] for evidence in said]
-            ranked = pipeline.rank([(one.query, one.context) for one in some], ours)
-            return [
-                _answers(one, pipeline, found.items, evidence, sold, fallback_place)
-                for one, found, evidence in zip(some, ranked, said, strict=True)
-            ]
-
-        answers = in_order(answer, len(asked), workers, partial(progress, task))
+        answers = _all_answers(fitted, pipeline, baselines, histories, task, asked, workers, partial(progress, task))
         for column, model in enumerate((OURS, *(source.name for source in baselines))):
             ranked, slates = zip(*(row[column] for row in answers), strict=True)
             comparison.add(task, model, measure(ranked), _beyond_accuracy(slates, fitted))
     return comparison
+
+
+def ranked_by(
+    fitted: Fitted, pipeline: Pipeline, histories: Histories, task: str, asked: Sequence[Case], *, workers: int
+) -> list[Ranked]:
+    """Where a release puts what was bought, case by case, without baselines beside it."""
+    answers = _all_answers(fitted, pipeline, (), histories, task, asked, workers, lambda share: None)
+    return [ours for ((ours, _),) in answers]
 
 
 def users_per_second(
@@ -80,6 +74,34 @@ def users_per_second(
     started = time.monotonic()
     in_order(rank, len(asked), workers, lambda share: None)
     return len(asked) / (time.monotonic() - started)
+
+
+def _all_answers(
+    fitted: Fitted,
+    pipeline: Pipeline,
+    baselines: Sequence[CandidateSource],
+    histories: Histories,
+    task: str,
+    asked: Sequence[Case],
+    workers: int,
+    progress: Callable[[float], None],
+) -> list[list[Answer]]:
+    """Every case, answered by ours and then by each baseline. Baselines, if any, begin with the pipeline's sources."""
+    sold = np.flatnonzero(fitted.stats.baskets > 0).astype(np.int32)
+    fallback_place = np.empty(len(fitted.table), np.float32)
+    fallback_place[pipeline.fallback] = np.arange(len(fitted.table))
+
+    def answer(piece: range) -> list[list[Answer]]:
+        some = [question(task, asked[place], histories, fitted.table.ids) for place in piece]
+        said = weigh(baselines, [one.context for one in some])
+        ours = [evidence[: len(pipeline.sources)] for evidence in said] if baselines else None
+        ranked = pipeline.rank([(one.query, one.context) for one in some], ours)
+        return [
+            _answers(one, pipeline, found.items, evidence, sold, fallback_place)
+            for one, found, evidence in zip(some, ranked, said, strict=True)
+        ]
+
+    return in_order(answer, len(asked), workers, progress)
 
 
 def _answers(

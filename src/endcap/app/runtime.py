@@ -38,6 +38,7 @@ from endcap.features.state import context
 
 if TYPE_CHECKING:
     from endcap.app.pretrain import Pretrained
+    from endcap.app.refit import Refitted
     from endcap.app.train import Trained
 
 CONFIG_FILE = "endcap.toml"
@@ -171,6 +172,18 @@ class Shop:
         if publish:
             self.publish(trained.manifest.release_id)
         return trained
+
+    def refit(self, *, publish: bool = True, progress: Progress = silent) -> Refitted:
+        """Bring the published release up to date with the log, without learning anew how to order candidates.
+
+        A fraction of the time of `train`, for the days between two trainings. Needs the extras that `train` needs.
+        """
+        from endcap.app.refit import refit
+
+        refitted = refit(self, progress=progress)
+        if publish:
+            self.publish(refitted.manifest.release_id)
+        return refitted
 
     def pretrain(self, out: str | Path, *, progress: Progress = silent, **settings: Any) -> Pretrained:
         """Train the sequence model alone on everything recorded, and write weights that `sequence.start` begins from.

@@ -21,7 +21,7 @@ from endcap.models.loop import Report, use_threads
 from endcap.models.sequence_fit import fit_sequence
 from endcap.models.sequence_source import FOLLOWED_CODES, SequenceSource
 from endcap.models.sequence_validation import Validation
-from endcap.models.sequence_weights import Names, SequenceWeights
+from endcap.models.sequence_weights import Names, SequenceWeights, load_members
 from endcap.models.windows import Sequences
 
 REFIT_GROWTH = 0.1
@@ -126,6 +126,36 @@ class SequenceFits:
         targets = [self._items.positions(case.targets).astype(np.int64) for case in known]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in targets])])
         return Validation(contexts, np.concatenate(targets), offsets, hide_seen=not any_repeat(contexts, targets))
+
+
+def refit_sequence(
+    past: Histories,
+    items: Vocabulary,
+    content: Float32Array | None,
+    config: Config,
+    release: Path,
+    checkpoints: Path,
+    progress: Callable[[float], None],
+) -> SequenceSource:
+    """A few epochs (`sequence.refit_epochs`) on all histories, from the weights of a release's model in `release`."""
+    use_threads(1)
+    settings = config.sequence.model_copy(
+        update={"epochs": config.sequence.refit_epochs, "seed": config.train.seed, "warmup_share": 0.0}
+    )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=checkpoints) as exported:
+        fit_sequence(
+            trails(past),
+            len(items),
+            settings,
+            Path(exported),
+            content=content,
+            names=Names(items.ids, "" if content is None else encoder_name(config)),
+            starts=load_members(release),
+            checkpoint=checkpoints / f"refit-{len(past.events)}.safetensors",
+            progress=lambda at: progress((at.epoch - 1 + at.step / max(1, at.steps)) / at.epochs),
+        )
+        return SequenceSource.load(Path(exported), ExactIndex, with_weights=True)
 
 
 def _done(works: Sequence[Callable[[Tell], int]], progress: Callable[[float], None]) -> list[int]:

@@ -124,10 +124,18 @@ def save_sources(sources: Sequence[CandidateSource], folder: Path) -> None:
 
 
 def load_sources(folder: Path) -> tuple[CandidateSource, ...]:
+    return tuple(LOADERS.get(entry.kind)(folder / entry.folder, ExactIndex) for entry in _entries(folder))
+
+
+def source_names(folder: Path) -> list[str]:
+    """Of the sources that `load_sources` would load."""
+    return [entry.folder for entry in _entries(folder)]
+
+
+def _entries(folder: Path) -> list[_Entry]:
     try:
-        entries = msgspec.json.decode((folder / "sources.json").read_bytes(), type=list[_Entry])
+        return msgspec.json.decode((folder / "sources.json").read_bytes(), type=list[_Entry])
     except (OSError, msgspec.MsgspecError) as error:
         raise ArtifactError(
             f"The list of sources cannot be read: {error}.", where=str(folder), next_step="Train again."
         ) from error
-    return tuple(LOADERS.get(entry.kind)(folder / entry.folder, ExactIndex) for entry in entries)

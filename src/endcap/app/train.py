@@ -11,14 +11,11 @@ The log is split by time, 6:2:2 by default (see `plans` for the other way).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from endcap.app.evaluation import compare, users_per_second
@@ -27,24 +24,21 @@ from endcap.app.fusion import Fusion, fuse
 from endcap.app.ingest import Progress
 from endcap.app.plans import Plan, Stage, plan
 from endcap.app.publish import build_pipeline, write_release
+from endcap.app.run import Run
 from endcap.app.sequences import SequenceFits
-from endcap.app.sources import Fitted, fit_fresh, fit_lasting, idle
-from endcap.app.tasks import successes
+from endcap.app.sources import Fitted, fit_lasting
 from endcap.core.artifacts import Manifest
 from endcap.core.determinism import seed_everything
-from endcap.core.errors import CallerError, DataError
+from endcap.core.errors import CallerError
 from endcap.core.protocols import CandidateSource
-from endcap.core.types import Float32Array
 from endcap.evaluate.report import Comparison
-from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
-from endcap.features.stats import ItemStats
+from endcap.models.crossfit import Examples
+from endcap.recommend.candidates import Shortlist
 from endcap.recommend.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
-
-MIN_EVENTS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +55,7 @@ class Trained:
 
 def train(shop: Shop, *, evaluate: bool, progress: Progress) -> Trained:
     """See the module. Raises DataError where there is nothing to learn from."""
-    return _Training(shop, progress).run(evaluate)
+    return Training(shop, progress).run(evaluate)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,19 +70,23 @@ class Measured:
 
 def measure(shop: Shop, *, progress: Progress) -> Measured:
     """What `train` would publish, measured, without the release."""
-    return _Training(shop, progress).measure()
+    return Training(shop, progress).measure()
 
 
-class _Training:
-    """One run. Holds what its stages share: the log as arrays, the catalogue, content vectors, and the clock."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """What there is to learn from: examples (None where no source proposed what was bought), the names of their
+    features, and what shortened their candidates."""
 
-    def __init__(self, shop: Shop, progress: Progress) -> None:
-        self.shop, self.config, self._progress = shop, shop.config, progress
-        self.seconds: dict[str, float] = {}
-        self.notes: list[str] = []
-        self._stage, self._since = "", time.monotonic()
-        self._sequences: SequenceFits | None = None
-        self._left_out: set[str] = set()
+    examples: Examples | None
+    names: tuple[str, ...]
+    shortlist: Shortlist | None
+
+
+class Training(Run):
+    """From the log to a release; `train` and `measure` go all the way."""
+
+    _sequences: SequenceFits | None = None
 
     def run(self, evaluate: bool) -> Trained:
         steps, fusion = self._learn(test=evaluate, release=True)
@@ -101,7 +99,7 @@ class _Training:
             histories=self.histories,
             fusion=fusion,
             config=self.config,
-            data=self._data(),
+            data=self.about(),
             metrics=comparison.figures() if comparison else {},
             evaluation=comparison.to_dict() if comparison else None,
             now_ms=self.shop.clock(),
@@ -117,92 +115,61 @@ class _Training:
         speed = users_per_second(pipeline, self.histories, task, asked.cases, workers=self.config.train.threads)
         return Measured(comparison, tuple(self.notes), self.seconds, speed)
 
-    def stage(self, name: str, share: float = 0.0) -> None:
-        """Tell the progress, and book the time since the last stage began."""
-        if name != self._stage:
-            if self._stage:
-                now = time.monotonic()
-                self.seconds[self._stage] = self.seconds.get(self._stage, 0) + now - self._since
-            self._stage, self._since = name, time.monotonic()
-        if name:
-            self._progress(name, share)
-
     def _learn(self, *, test: bool, release: bool) -> tuple[Plan, Fusion]:
-        """All that comes before the test part is looked at. test, release: what will be fitted after it."""
+        """All that comes before the test part is looked at."""
+        steps = self.prepare(test=test, release=release)
+        return steps, self.fuse(self.teach(steps))
+
+    def prepare(self, *, test: bool, release: bool) -> Plan:
+        """The log and what will be asked of it. test, release: what sources will be fitted for, after the examples."""
         seed_everything(self.config.train.seed)
-        self._read()
+        self.read()
+        self.leave_out_idle()
+        self.content = self.encode()
         steps = plan(self.bought, self.histories, self.config.train)
-        later = [steps.test.past] * test + [self.histories] * release
-        return steps, self._fit_fusion(steps, later)
-
-    def _read(self) -> None:
-        self.stage("read the log")
-        store = self.shop.store
-        self.seq, self.fingerprint = store.last_seq(), store.fingerprint()
-        # one moment of the log, however much is recorded meanwhile
-        log = store.events().filter(pl.col("seq") <= self.seq)
-        self.bought = successes(log)
-        if self.bought.height < MIN_EVENTS:
-            raise DataError(
-                f"There are {self.bought.height} purchases, or acts where purchases are hardly logged; "
-                f"{MIN_EVENTS} is the least to learn from.",
-                where=str(self.shop.folder),
-                next_step=f"Ingest more: endcap ingest EVENTS --shop {self.shop.folder}",
-            )
-        ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
-        self.table = ItemTable.build(store.items(), ids)
-        self.histories = Histories.build(log, self.table.ids)
-        self._leave_out_idle()
-        self.content = self._encode()
-
-    def _leave_out_idle(self) -> None:
-        wanted = self.config.train.sources
-        found = {source: why for source, why in idle(self.histories, self.table).items() if source in wanted}
-        if len(found) < len(wanted):  # a shop that asked for nothing else gets what it asked for
-            self._left_out |= found.keys()
-            self.notes += [f"The source {source} is left out: {why}." for source, why in found.items()]
-
-    def _encode(self) -> Float32Array | None:
-        if "content" not in self.config.train.sources and "sequence" not in self.config.train.sources:
-            return None
-        from endcap.app.content import content_vectors
-
-        return content_vectors(self.table, self.config, self.shop.folder / "cache", self.stage, self.notes)
-
-    def _fit_fusion(self, steps: Plan, later: Sequence[Histories]) -> Fusion:
-        """Steps 1 and 2 of the module."""
-        train = self.config.train
-        if "sequence" in train.sources:
+        if "sequence" in self.config.train.sources:
+            later = [steps.test.past] * test + [self.histories] * release
             checkpoints = self.shop.folder / "checkpoints"
             self._sequences = SequenceFits(
                 self.table.ids, self.content, self.config, checkpoints, steps.validation.cases, later
             )
+        return steps
+
+    def teach(self, steps: Plan) -> Taught:
+        """Step 1 of the module, and the examples of step 2."""
+        train = self.config.train
         lasting = self._lasting("fit sources on the training part", steps.lasting)
         parts, fusion = [], Fusion()
         for place, moment in enumerate(steps.examples):
             self.stage("ranker examples", place / len(steps.examples))
-            fitted = self._assemble(moment.past, moment.until_ms, lasting)
+            fitted = self.assemble(moment.past, moment.until_ms, lasting)
             pipeline, _ = build_pipeline(fitted, fusion, train.per_source, shown=self._everything())
             if fusion.shortlist is None:
                 fusion = Fusion(shortlist=shortlist_for(pipeline, self.histories, moment.cases, train))
                 pipeline, _ = build_pipeline(fitted, fusion, train.per_source, shown=self._everything())
-            progress = partial(self._share, "ranker examples", place, len(steps.examples))
+            progress = partial(self.share, "ranker examples", place, len(steps.examples))
             parts += examples_at(pipeline, self.histories, moment.cases, train, progress)
-        if not parts:
+        return Taught(join(parts) if parts else None, pipeline.hydrator.names, fusion.shortlist)
+
+    def fuse(self, taught: Taught) -> Fusion:
+        """The rest of step 2."""
+        if taught.examples is None:
             self.notes.append("No source proposed what was bought next. Candidates are ordered by rank fusion.")
-            return fusion
+            return Fusion(shortlist=taught.shortlist)
         self.stage("fit the ranker")
-        examples = join(parts)
-        parts.clear()  # the examples are the largest thing in memory: one copy of them will do
-        fused = fuse(examples, pipeline.hydrator.names, self.config, partial(self._share, "fit the ranker", 0, 1))
-        self._left_out |= fused.left_out
+        fused = fuse(taught.examples, taught.names, self.config, partial(self.share, "fit the ranker", 0, 1))
+        self.left_out |= fused.left_out
         self.notes += fused.notes
-        return replace(fusion, scorer=fused.scorer)
+        return Fusion(fused.scorer, taught.shortlist)
+
+    def fit_at(self, stage: Stage) -> Fitted:
+        """Step 3: all sources on what was known then."""
+        lasting = self._lasting("fit sources on training and validation", stage.past)
+        return self.assemble(stage.past, stage.until_ms, lasting)
 
     def _evaluate(self, test: Stage, fusion: Fusion) -> tuple[Comparison, Pipeline]:
         """Step 3."""
-        lasting = self._lasting("fit sources on training and validation", test.past)
-        fitted = self._assemble(test.past, test.until_ms, lasting)
+        fitted = self.fit_at(test)
         pipeline, _ = build_pipeline(fitted, fusion, self.config.train.per_source, shown=self._everything())
         train = self.config.train
         tasks = {task: found.cases for task, found in test.cases.items()}
@@ -219,12 +186,12 @@ class _Training:
     def _fit_all(self, end_ms: int) -> Fitted:
         """Step 4."""
         lasting = self._lasting("fit sources on the whole log", self.histories)
-        return self._assemble(self.histories, end_ms, lasting)
+        return self.assemble(self.histories, end_ms, lasting)
 
     def _lasting(self, stage: str, past: Histories) -> list[CandidateSource]:
         self.stage(stage)
         found = fit_lasting(past, self.table, self.content, self.config)
-        if self._sequences is not None and "sequence" not in self._left_out:
+        if self._sequences is not None and "sequence" not in self.left_out:
             model = "train the sequence model"
             self.stage(model)
             try:
@@ -234,29 +201,9 @@ class _Training:
                 self._sequences = None
         return found
 
-    def _assemble(self, past: Histories, until_ms: int, lasting: Sequence[CandidateSource]) -> Fitted:
-        """Everything fitted on events before a moment, the sources in the configured order."""
-        fresh = fit_fresh(past, self.table, until_ms, self.config)
-        order = self.config.train.sources
-        used = [source for source in (*fresh, *lasting) if source.name not in self._left_out]
-        sources = sorted(used, key=lambda source: order.index(source.name))
-        return Fitted(self.table, ItemStats.build(past, len(self.table), until_ms), tuple(sources), until_ms)
-
     def _everything(self) -> NDArray[np.bool_]:
         """Stock as it is today says nothing of what could be bought then."""
         return np.ones(len(self.table), np.bool_)
-
-    def _share(self, stage: str, place: int, parts: int, share: float) -> None:
-        self.stage(stage, (place + share) / parts)
-
-    def _data(self) -> dict[str, Any]:
-        return {
-            "fingerprint": self.fingerprint,
-            "seq": self.seq,
-            "events": len(self.histories.events),
-            "users": len(self.histories),
-            "items": len(self.table),
-        }
 
 
 def _behind(comparison: Comparison, task: str) -> str:

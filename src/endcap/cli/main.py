@@ -61,6 +61,7 @@ def _main(
 app.command(epilog="Example: endcap init myshop")(ingesting.init)
 app.command(epilog="Example: endcap ingest events.csv --items items.jsonl --shop myshop")(ingesting.ingest)
 app.command(epilog="Example: endcap train --shop myshop --markdown evaluation.md")(training.train)
+app.command(epilog="Example: endcap refit --shop myshop")(training.refit)
 app.command(epilog="Example: endcap pretrain --shop bigshop --out weights")(pretraining.pretrain)
 app.command(epilog="Example: endcap evaluate --shop myshop")(training.evaluate)
 app.command(epilog="Example: endcap publish 20260101T120000-3fa9c1 --shop myshop")(releasing.publish)
