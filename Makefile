@@ -8,7 +8,7 @@ NAME ?= demo
 export OMP_WAIT_POLICY ?= PASSIVE
 DATA ?= $(ENDCAP_DATA)
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench plots docs clean
 
 demo: $(READY)
 	$(BIN)/endcap demo $(ARGS)
@@ -23,6 +23,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run $(NAME) $(if $(DATA),--data $(DATA)) $(if $(DATASET),--dataset $(DATASET)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PEERS),--peers $(PEERS)) $(ARGS)
+
+plots: $(READY)
+	$(BIN)/python -m benchmarks.plots
 
 docs: $(READY)
 	$(BIN)/python -c "from endcap.app.config import reference; print(reference(), end='')" > docs/reference/configuration.md

@@ -85,6 +85,19 @@ def test_weights_without_ids_hold_nothing_of_the_catalogue(by_content: Path) -> 
     assert all(60 not in tensor.shape for tensor in weights.shared.values())
 
 
+@pytest.mark.parametrize(
+    ("turned_there", "turned_here", "taken"), [(True, False, False), (True, True, True), (False, False, True)]
+)
+def test_how_sure_a_turned_model_is_does_not_bind_a_shops_own(turned_there, turned_here, taken) -> None:
+    content, _ = _catalogue(60, seed=1)
+    there = SequenceModel(60, BY_CONTENT.model_copy(update={"turned": turned_there}), content)
+    here = SequenceModel(60, BY_CONTENT.model_copy(update={"turned": turned_here}), content)
+    with torch.no_grad():
+        there.norm.weight.mul_(0.5)
+    SequenceWeights.of(there, _names(60)).give(here, _names(60))
+    assert here.norm.weight.unique().tolist() == [0.5 if taken else 1.0]
+
+
 def test_items_that_both_know_stay_where_they_were(with_ids: Path) -> None:
     """Places have moved and content has changed; the whole vector of an item is what it was."""
     content, _ = _catalogue(50, seed=6)

@@ -36,6 +36,7 @@ from endcap.models.sequence_source import ITEM_VECTORS
 FORMAT = 1
 WEIGHTS, SETTINGS = "weights.safetensors", "settings.json"
 ITEMS_OWN, PLACES, PROJECTION = "ids.weight", "places.weight", "project.weight"
+LAST_NORM = "norm."
 AGAIN = "Make the weights again: endcap pretrain --shop SHOP --out FOLDER"
 
 
@@ -175,7 +176,9 @@ class SequenceWeights:
     def give(self, model: SequenceModel, names: Names | None) -> int:
         """Write into a fresh model all that both have; returns t, how many items took their vectors over.
 
-        The tower, the projection and the mask are copied; of learned positions, those that both have. The whole vector
+        The tower, the projection and the mask are copied; of learned positions, those that both have. Of weights that
+        were `turned`, which make no shop's choices sure, the last norm is not: it sets how far apart scores lie, and a
+        model that begins unsure learns a shop's items slowly. The whole vector
         of an item that both know stays what it was: its own part is what remains of it after the content's. Items that
         are new begin as their content alone, or, without content, where a fresh model puts them.
         """
@@ -184,7 +187,9 @@ class SequenceWeights:
         if PROJECTION in state and PROJECTION in self.shared:
             model.unit_content = self.settings.unit_content
         with torch.no_grad():
-            for name in state.keys() & self.shared.keys():
+            unsure = self.settings.turned and not model.config.turned
+            left = {name for name in state if unsure and name.startswith(LAST_NORM)}
+            for name in (state.keys() & self.shared.keys()) - left:
                 given = self.shared[name]
                 rows = min(len(given), len(state[name])) if name == PLACES else len(given)
                 if given[:rows].shape != state[name][:rows].shape:
