@@ -85,9 +85,9 @@ def over_time(axes: Axes, figures: Figures, dataset: str) -> None:
             axes.plot([x], [value], "s", color=THEIRS)
             axes.annotate(SAID[peer], (x, value), xytext=(6, -3), textcoords="offset points", color=THEIRS)
     told = RESULTS / f"amazon-{dataset}-peers.json"
-    curves = json.loads(told.read_text("utf-8")).get("rectools_sasrec", {}).get("curves", {}) if told.exists() else {}
-    if points := curves.get("test"):
-        x, y = [point["seconds"] for point in points], [point[METRIC] for point in points]
+    details = json.loads(told.read_text("utf-8")) if told.exists() else {}
+    if points := details.get("rectools_sasrec", {}).get("curve"):
+        x, y = [point["seconds"] for point in points], [point[f"{METRIC}_test"] for point in points]
         axes.plot(x, y, "s-", color=THEIRS, markersize=4)
         axes.annotate(
             SAID["rectools_sasrec"], (x[-1], y[-1]), xytext=(-60, 8), textcoords="offset points", color=THEIRS

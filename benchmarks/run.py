@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from endcap.core.errors import EndcapError
+
 HERE = Path(__file__).parent
 WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -36,7 +38,10 @@ def main() -> None:
     run = importlib.import_module(f"benchmarks.{asked.name}").run
     given = {"data": asked.data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
     taken = inspect.signature(run).parameters
-    figures = run(**{name: value for name, value in given.items() if name in taken})
+    try:
+        figures = run(**{name: value for name, value in given.items() if name in taken})
+    except EndcapError as error:
+        sys.exit(str(error))
     name = asked.name.removeprefix("bench_") + (f"-{asked.dataset}" if asked.dataset else "")
     record = {
         "machine": _machine(),
