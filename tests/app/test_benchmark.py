@@ -1,11 +1,13 @@
 """The benchmark on a folder whose next item is certain, and the warning where the whole is worse than a part."""
 
+import re
+
 import numpy as np
 import pytest
 
 from endcap.app.benchmark import benchmark
 from endcap.app.train import _behind
-from endcap.core.errors import CallerError, NotFoundError
+from endcap.core.errors import CallerError, DataError, NotFoundError
 from endcap.evaluate.report import Comparison
 
 ITEMS = 30
@@ -40,6 +42,9 @@ def test_bad_requests_are_named(folder, tmp_path):
     with pytest.raises(CallerError, match="0 seeds"):
         benchmark(folder, seeds=0, progress=lambda stage, share: None)
     with pytest.raises(NotFoundError, match=r"sequences\.txt"):
+        benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
+    (tmp_path / "sequences.txt").write_text("ann a b c\nbob b c a\ncid c a b\n")
+    with pytest.raises(DataError, match=re.escape(str(tmp_path)) + r": There are 9 .*longer lines"):
         benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from endcap.app.ingest import Progress
 from endcap.app.runtime import Shop
 from endcap.app.train import Measured, measure
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, DataError
 from endcap.data.datasets import amazon_folder
 from endcap.evaluate.report import Comparison
 
@@ -44,7 +44,7 @@ class Benchmarked:
 
 def benchmark(folder: Path, *, seeds: int, progress: Progress) -> Benchmarked:
     """Train and measure on `sequences.txt` (a line a user: `user item item ...`, oldest first) and, where there is
-    one, `items.jsonl` (`id`, `title`, `keywords`)."""
+    one, `items.jsonl` (`id`, `title`, `keywords`). DataError where there is too little to learn from."""
     if seeds < 1:
         raise CallerError(f"{seeds} seeds were asked for.", where="seeds", next_step="Ask for one at least.")
     runs, taken = [], []
@@ -70,7 +70,12 @@ def _one(folder: Path, seed: int, progress: Progress) -> Measured:
         workspace = Shop.init(Path(place) / "shop", SETTINGS.format(seed=seed))
         with Shop.open(workspace) as shop:
             shop.ingest(amazon_folder(folder), progress=progress)
-            return measure(shop, progress=progress)
+            try:
+                return measure(shop, progress=progress)
+            except DataError as error:  # of the workspace, which nobody named
+                raise DataError(
+                    error.what, where=str(folder), next_step="Give it more users, or longer lines."
+                ) from error
 
 
 def _averaged(comparisons: Sequence[Comparison]) -> Comparison:
