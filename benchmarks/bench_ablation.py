@@ -6,7 +6,7 @@ as the whole has, on what the others propose; a *family* (`all_graph`) goes as o
 
     ndcg@10, _lo, _hi           the whole; the mean over seeds
     ndcg@10_without_<source>    and what is lost by it, `ndcg@10_lost_<source>` with `_lo` and `_hi`, over users
-    ndcg@10_without_ranker      the blend in its place; `_without_fusion`: rank fusion in its place
+    ndcg@10_without_ranker      the blend in its place; `_without_ranker_and_blend`: rank fusion
     ndcg@10_within_<name>       of a whole training with less, seed 0; `seconds_within_<name>`: from files to a
                                 model that is ready to be measured
 
@@ -16,7 +16,7 @@ as the whole has, on what the others propose; a *family* (`all_graph`) goes as o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,19 +25,22 @@ import numpy as np
 
 from benchmarks.bench_amazon import folder_of
 from endcap.app.benchmark import SETTINGS
-from endcap.app.evaluation import ranked_by
 from endcap.app.fusion import Fusion
+from endcap.app.parallel import in_order
 from endcap.app.plans import Plan
 from endcap.app.publish import build_pipeline
 from endcap.app.runtime import Shop
 from endcap.app.sources import Fitted
+from endcap.app.tasks import question
 from endcap.app.train import Taught, Training
+from endcap.core.types import Int32Array
 from endcap.data.datasets import amazon_folder
 from endcap.evaluate.intervals import interval_of, paired_difference, resampled_means
-from endcap.evaluate.metrics import measure
 from endcap.models.blend import fit_blend
 from endcap.models.ranker import fit_ranker, try_ranker
 from endcap.models.worth import without
+from endcap.recommend.candidates import weigh
+from endcap.recommend.pipeline import Pipeline
 
 METRIC, TASK = "ndcg@10", "discovery"
 FAMILIES = {
@@ -79,21 +82,21 @@ def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
 
 def _values(folder: Path, seed: int) -> Values:
     """NDCG@10 a user: of the whole, under "", and without each part."""
-    found: Values = {}
     with TemporaryDirectory() as place, Shop.open(Shop.init(Path(place) / "shop", SETTINGS.format(seed=seed))) as shop:
         shop.ingest(amazon_folder(folder))
         training = Training(shop, _tell)
         steps = training.prepare(test=True, release=False)
         taught = training.teach(steps)
         fitted = training.fit_at(steps.test)
-        for name, fusion, fewer in _variants(training, taught, fitted):
-            found[name] = _tested(training, steps, fusion, fewer)
-            _tell(f"seed {seed} without {name or 'nothing'}: {found[name].mean():.4f}", 0.0)
+        _tell(f"seed {seed}: rankers without each part", 0.0)
+        found = _tested(training, steps, fitted, dict(_variants(training, taught, fitted)))
+    for name, values in found.items():
+        _tell(f"seed {seed} without {name or 'nothing'}: {values.mean():.4f}", 0.0)
     return found
 
 
-def _variants(training: Training, taught: Taught, fitted: Fitted) -> Iterator[tuple[str, Fusion, Fitted]]:
-    """(what is missing, what orders candidates, the sources)."""
+def _variants(training: Training, taught: Taught, fitted: Fitted) -> Iterator[tuple[str, Pipeline]]:
+    """What is missing, and what answers without it."""
     config = training.config
     seed, threads = config.train.seed, config.train.threads
     assert taught.examples is not None
@@ -114,9 +117,10 @@ def _variants(training: Training, taught: Taught, fitted: Fitted) -> Iterator[tu
         **{f"all_{name}": one for name, one in families.items() if one},
     }
     for name, gone in missing.items():
-        yield name, fusion(gone), replace(fitted, sources=tuple(one for one in fitted.sources if one.name not in gone))
-    yield "ranker", Fusion(fit_blend(taught.examples, taught.names), taught.shortlist), fitted
-    yield "fusion", Fusion(None, taught.shortlist), fitted
+        fewer = replace(fitted, sources=tuple(one for one in fitted.sources if one.name not in gone))
+        yield name, _pipeline(training, fewer, fusion(gone))
+    yield "ranker", _pipeline(training, fitted, Fusion(fit_blend(taught.examples, taught.names), taught.shortlist))
+    yield "ranker_and_blend", _pipeline(training, fitted, Fusion(None, taught.shortlist))
 
 
 def _within(folder: Path) -> dict[str, float]:
@@ -131,17 +135,43 @@ def _within(folder: Path) -> dict[str, float]:
                 fusion = training.fuse(training.teach(steps))
                 fitted = training.fit_at(steps.test)
                 figures[f"seconds_within_{name}"] = time.monotonic() - started
-                figures[f"{METRIC}_within_{name}"] = float(_tested(training, steps, fusion, fitted).mean())
+                whole = {"": _pipeline(training, fitted, fusion)}
+                figures[f"{METRIC}_within_{name}"] = float(_tested(training, steps, fitted, whole)[""].mean())
         print(f"within {name}: {figures[f'{METRIC}_within_{name}']:.4f} in {figures[f'seconds_within_{name}']:.0f} s")
     return figures
 
 
-def _tested(training: Training, steps: Plan, fusion: Fusion, fitted: Fitted) -> np.ndarray:
-    """NDCG@10 of each user."""
+def _pipeline(training: Training, fitted: Fitted, fusion: Fusion) -> Pipeline:
     shown = np.ones(len(fitted.table), np.bool_)
-    pipeline, _ = build_pipeline(fitted, fusion, training.config.train.per_source, shown=shown)
-    ranked = ranked_by(fitted, pipeline, training.histories, TASK, steps.test.cases[TASK].cases, workers=2)
-    return measure(ranked)[METRIC]
+    return build_pipeline(fitted, fusion, training.config.train.per_source, shown=shown)[0]
+
+
+def _tested(training: Training, steps: Plan, fitted: Fitted, pipelines: Mapping[str, Pipeline]) -> Values:
+    """NDCG@10 of each user by pipelines with some of the sources, which are asked once for all of them."""
+    cases, ids = steps.test.cases[TASK].cases, fitted.table.ids
+    sold, names = fitted.stats.baskets > 0, [source.name for source in fitted.sources]
+
+    def gains(piece: range) -> list[list[float]]:
+        some = [question(TASK, cases[place], training.histories, ids) for place in piece]
+        said = weigh(fitted.sources, [one.context for one in some])
+        found = []
+        for pipeline in pipelines.values():
+            columns = [names.index(source.name) for source in pipeline.sources]
+            heard = [tuple(one[column] for column in columns) for one in said]
+            ranked = pipeline.rank([(one.query, one.context) for one in some], heard)
+            found.append(
+                [_gain(one.items[sold[one.items]], asked.targets) for one, asked in zip(ranked, some, strict=True)]
+            )
+        return [list(row) for row in zip(*found, strict=True)]
+
+    rows = np.array(in_order(gains, len(cases), 2, lambda share: None))
+    return dict(zip(pipelines, rows.T, strict=True))
+
+
+def _gain(ranked: Int32Array, targets: Int32Array) -> float:
+    """NDCG@10 of the one target; 0 where it was never sold before."""
+    hits = np.flatnonzero(np.isin(ranked[:10], targets))
+    return float(1 / np.log2(hits[0] + 2)) if len(hits) else 0.0
 
 
 def _tell(stage: str, share: float) -> None:
