@@ -1,5 +1,6 @@
 """Draws recorded figures into docs/images: make plots
 
+demo.svg                          the product beside its best baselines, three tasks
 quality-over-time-<dataset>.svg   NDCG@10 against training seconds, ours and the peers'
 ablation-<dataset>.svg            what each part is worth
 transfer-<dataset>.svg            begun from weights of another shop, against from nothing
@@ -8,9 +9,9 @@ transfer-<dataset>.svg            begun from weights of another shop, against fr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 
@@ -19,20 +20,19 @@ mpl.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-HERE = Path(__file__).parent
-RESULTS, IMAGES = HERE / "results", HERE.parent / "docs" / "images"
-OURS, THEIRS = "#d9480f", "#495057"
+from benchmarks.tables import PEERS, RESULTS, Figures, beside, figures, words
+
+IMAGES = RESULTS.parents[1] / "docs" / "images"
+OURS, THEIRS = "#d9480f", "#868e96"
 METRIC = "ndcg@10"
-SAID = {
+BASELINES = 6
+TASKS = {"all": "Next basket", "discovery": "New to the household", "cart": "Rest of the basket"}
+WITHIN = {
     "graph": "graph alone",
     "counted": "all that is counted",
     "counted_and_texts": "with texts",
     "four_epochs": "with four epochs",
     "everything": "with all twelve",
-    "rectools_sasrec": "RecTools SASRec",
-    "lenskit_slim": "LensKit SLIM",
-    "implicit_als": "implicit ALS",
-    "implicit_bpr": "implicit BPR",
 }
 LOOK = {
     "svg.hashsalt": "endcap",
@@ -40,75 +40,95 @@ LOOK = {
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
-Figures = dict[str, float]
 
 
 def main() -> None:
     mpl.rcParams.update(LOOK)
-    for path in sorted(RESULTS.glob("ablation-*.json")):
-        dataset = path.stem.removeprefix("ablation-")
-        _draw(path.stem, partial(ablation, figures=_figures(path)), (8, 5))
-        _draw(f"quality-over-time-{dataset}", partial(over_time, figures=_figures(path), dataset=dataset), (8, 5))
-    for path in sorted(RESULTS.glob("transfer-*.json")):
-        _draw(path.stem, partial(transfer, figures=_figures(path)), (7, 4.5))
+    with drawing("demo", (11, 2.6), panels=len(TASKS)) as panels:
+        for axes, task in zip(panels, TASKS, strict=True):
+            demo(axes, task, figures("demo"))
+    for name in sorted(path.stem for path in RESULTS.glob("ablation-*.json")):
+        dataset = name.removeprefix("ablation-")
+        with drawing(name, (8, 6)) as (axes,):
+            ablation(axes, figures(name))
+        with drawing(f"quality-over-time-{dataset}", (8, 5)) as (axes,):
+            over_time(axes, figures(name), dataset)
+    for name in sorted(path.stem for path in RESULTS.glob("transfer-*.json")):
+        with drawing(name, (7, 4.5)) as (axes,):
+            transfer(axes, figures(name))
 
 
-def ablation(axes: Axes, figures: Figures) -> None:
+def demo(axes: Axes, task: str, found: Figures) -> None:
+    """Ours with its interval, and the best baselines."""
+    key = f"{METRIC}_{task}"
+    others = sorted(beside(found, f"{key}__").items(), key=lambda one: one[1])[-BASELINES:]
+    bars = axes.barh([words(name) for name, _ in others], [value for _, value in others], color=THEIRS, height=0.7)
+    error = [[found[key] - found[f"{key}_lo"]], [found[f"{key}_hi"] - found[key]]]
+    ours = axes.barh(["Endcap"], [found[key]], xerr=error, color=OURS, height=0.7)
+    for drawn in (bars, ours):
+        axes.bar_label(drawn, fmt="%.4f", padding=8, fontsize=8)
+    axes.set_title(f"{TASKS[task]}, NDCG@10", fontsize=10, fontweight="bold")
+    axes.margins(x=0.25)
+    axes.set_xticks([])
+    axes.tick_params(labelsize=8, length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def ablation(axes: Axes, found: Figures) -> None:
     """How much NDCG@10 is lost without each part, with the interval over users."""
-    prefix = f"{METRIC}_lost_"
-    names = [name.removeprefix(prefix) for name in figures if name.startswith(prefix) and not _is_bound(name)]
-    names.sort(key=lambda name: figures[prefix + name])
-    lost = [figures[prefix + name] for name in names]
+    key = f"{METRIC}_lost_"
+    lost = dict(sorted(beside(found, key).items(), key=lambda one: one[1]))
     errors = [
-        [value - figures[f"{prefix}{name}_lo"] for name, value in zip(names, lost, strict=True)],
-        [figures[f"{prefix}{name}_hi"] - value for name, value in zip(names, lost, strict=True)],
+        [value - found[f"{key}{name}_lo"] for name, value in lost.items()],
+        [found[f"{key}{name}_hi"] - value for name, value in lost.items()],
     ]
-    axes.barh([name.replace("_", " ") for name in names], lost, xerr=errors, color=OURS, ecolor=THEIRS, height=0.6)
+    axes.barh([words(name) for name in lost], list(lost.values()), xerr=errors, color=OURS, ecolor=THEIRS, height=0.6)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel(f"NDCG@10 lost without it, of {figures[METRIC]:.4f}")
+    axes.set_xlabel(f"NDCG@10 lost without it, of {found[METRIC]:.4f}")
 
 
-def over_time(axes: Axes, figures: Figures, dataset: str) -> None:
+def over_time(axes: Axes, found: Figures, dataset: str) -> None:
     """Ours by what is trained; the peers by how long they train, tuning not counted."""
-    prefix = f"{METRIC}_within_"
-    names = [name.removeprefix(prefix) for name in figures if name.startswith(prefix)]
-    seconds = [figures[f"seconds_within_{name}"] for name in names]
-    reached = [figures[prefix + name] for name in names]
-    axes.plot(seconds, reached, "o-", color=OURS, label="Endcap, from files to a model")
-    for name, x, y in zip(names, seconds, reached, strict=True):
-        axes.annotate(SAID[name], (x, y), xytext=(6, -12), textcoords="offset points", color=OURS)
-    record = RESULTS / f"amazon-{dataset}.json"
-    for name, value in (_figures(record) if record.exists() else {}).items():
-        peer = name.removeprefix(f"{METRIC}__peer_")
-        if peer in SAID and peer != "rectools_sasrec" and name != peer:
-            x = _figures(record)[f"seconds_fit__peer_{peer}"]
-            axes.plot([x], [value], "s", color=THEIRS)
-            axes.annotate(SAID[peer], (x, value), xytext=(6, -3), textcoords="offset points", color=THEIRS)
-    told = RESULTS / f"amazon-{dataset}-peers.json"
-    details = json.loads(told.read_text("utf-8")) if told.exists() else {}
-    if points := details.get("rectools_sasrec", {}).get("curve"):
-        x, y = [point["seconds"] for point in points], [point[METRIC] for point in points]
-        axes.plot(x, y, "s-", color=THEIRS, markersize=4)
-        axes.annotate(
-            SAID["rectools_sasrec"], (x[-1], y[-1]), xytext=(-60, 8), textcoords="offset points", color=THEIRS
+    reached = beside(found, f"{METRIC}_within_")
+    seconds = [found[f"seconds_within_{name}"] for name in reached]
+    axes.plot(seconds, list(reached.values()), "o-", color=OURS, label="Endcap, from files to a model")
+    for x, (name, y) in zip(seconds, reached.items(), strict=True):
+        _say(axes, WITHIN[name], x, y, OURS)
+    beaten = figures(f"amazon-{dataset}") if (RESULTS / f"amazon-{dataset}.json").exists() else {}
+    for peer, said in PEERS.items():
+        if peer != "rectools_sasrec" and f"{METRIC}__peer_{peer}" in beaten:
+            x, y = beaten[f"seconds_fit__peer_{peer}"], beaten[f"{METRIC}__peer_{peer}"]
+            axes.plot([x], [y], "s", color=THEIRS)
+            _say(axes, said, x, y, THEIRS)
+    if points := _details(dataset).get("rectools_sasrec", {}).get("curve"):
+        axes.plot(
+            [point["seconds"] for point in points],
+            [point[METRIC] for point in points],
+            "s-",
+            color=THEIRS,
+            markersize=4,
         )
+        _say(axes, PEERS["rectools_sasrec"], points[-1]["seconds"], points[-1][METRIC], THEIRS)
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training on two cores, one fit")
     axes.set_ylabel("NDCG@10 on the test target, own history hidden")
     axes.set_ylim(bottom=0)
+    axes.margins(x=0.12)
     axes.legend(loc="lower right", frameon=False)
 
 
-def transfer(axes: Axes, figures: Figures) -> None:
+def transfer(axes: Axes, found: Figures) -> None:
     """A line for each way of beginning, over the share of users that is learned from."""
-    for items, colour in (("content", THEIRS), ("ids", OURS)):
-        for begun, style, said in (("scratch", "--", "from nothing"), ("start", "-", "from the other shop's weights")):
+    for items, colour, said in (
+        ("content", THEIRS, "items are their content"),
+        ("ids", OURS, "items have vectors of their own"),
+    ):
+        for begun, style, how in (("scratch", "--", "from nothing"), ("start", "-", "from the other shop's weights")):
             names = [f"{METRIC}_{items}_{percent}_{begun}" for percent in (1, 10, 100)]
-            reached, spread = [figures[name] for name in names], [figures.get(f"{name}_sd", 0.0) for name in names]
-            axes.errorbar(
-                [1, 10, 100], reached, spread, fmt=f"o{style}", color=colour, label=f"{_items(items)}, {said}"
-            )
-    axes.axhline(figures[f"{METRIC}_asis"], color=THEIRS, linestyle=":", label="the other shop's weights as they are")
+            spread = [found[f"{name}_sd"] for name in names]
+            reached = [found[name] for name in names]
+            axes.errorbar([1, 10, 100], reached, spread, fmt=f"o{style}", color=colour, label=f"{said}, {how}")
+    axes.axhline(found[f"{METRIC}_asis"], color=THEIRS, linestyle=":", label="the other shop's weights as they are")
     axes.set_xscale("log")
     axes.set_xticks([1, 10, 100], ["1 %", "10 %", "100 %"])
     axes.set_xlabel("users that are learned from")
@@ -116,26 +136,25 @@ def transfer(axes: Axes, figures: Figures) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _items(kind: str) -> str:
-    return "items are their content" if kind == "content" else "items have vectors of their own"
-
-
-def _draw(name: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> None:
-    figure, axes = pyplot.subplots(figsize=size)
-    draw(axes)
+@contextmanager
+def drawing(name: str, inches: tuple[float, float], panels: int = 1) -> Iterator[list[Axes]]:
+    """Panels side by side, saved under a name."""
+    figure, axes = pyplot.subplots(1, panels, figsize=inches, squeeze=False)
+    yield list(axes[0])
     target = IMAGES / f"{name}.svg"
     figure.savefig(target, metadata={"Date": None})
     pyplot.close(figure)
-    print(target.relative_to(HERE.parent))
+    print(target.relative_to(IMAGES.parents[1]))
 
 
-def _figures(path: Path) -> Figures:
-    found: Figures = json.loads(path.read_text("utf-8"))["figures"]
-    return found
+def _say(axes: Axes, text: str, x: float, y: float, colour: str) -> None:
+    axes.annotate(text, (x, y), xytext=(5, -11), textcoords="offset points", color=colour, fontsize=8)
 
 
-def _is_bound(name: str) -> bool:
-    return name.endswith(("_lo", "_hi"))
+def _details(dataset: str) -> dict[str, Any]:
+    """What the peers told beside their figures; nothing where they did not run."""
+    path = RESULTS / f"amazon-{dataset}-peers.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
 if __name__ == "__main__":

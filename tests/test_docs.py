@@ -174,10 +174,11 @@ def test_readme_says_how_to_begin(command):
     assert command in documents()[ROOT / "README.md"]
 
 
-def test_readme_says_what_was_measured():
-    text = readme.README.read_text("utf-8")
-    assert readme.written(text) == text, "run: python -m benchmarks.readme"
-    assert all(f"<!-- {name} -->" in text for name in readme.BLOCKS)
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_pages_say_what_was_measured(page):
+    text, blocks = page.read_text("utf-8"), readme.PAGES[page]
+    assert readme.written(text, blocks) == text, "run: python -m benchmarks.readme"
+    assert all(f"<!-- {name} -->" in text for name in blocks)
 
 
 def test_links_lead_somewhere():
