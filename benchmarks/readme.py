@@ -19,6 +19,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "amazon": tables.amazon,
         "costs-beauty": partial(tables.costs, "beauty"),
         "sources-beauty": partial(tables.sources, "beauty"),
+        "cold": partial(tables.cold, "beauty"),
         "transfer": partial(tables.transfer, "beauty"),
         "demo": tables.demo,
     },

@@ -120,8 +120,13 @@ def cold(shop: str) -> str:
         for said, end in [("the whole product", ""), *kept]
     ]
     rows.append(("the same with new items hidden", "", f"{found['ndcg@10_warm_hidden']:.4f}"))
-    best_first = sorted(alone, key=alone.__getitem__, reverse=True)
-    rows += [(f"{words(name)} alone", f"{alone[name]:.4f}", "") for name in best_first]
+    blind = alone.pop("random")
+    some = sorted((name for name in alone if alone[name] > 0), key=alone.__getitem__, reverse=True)
+    rows += [(f"{words(name)} alone", f"{alone[name]:.4f}", "") for name in some]
+    rows.append(
+        ("popularity, or any other source, alone", f"{max(alone[name] for name in alone.keys() - some):.4f}", "")
+    )
+    rows.append(("ten items drawn blindly", f"{blind:.4f}", ""))
     return table(("", "Recall@10 of new items", "NDCG@10 of all the others"), rows)
 
 
