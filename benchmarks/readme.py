@@ -20,6 +20,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "costs-beauty": partial(tables.costs, "beauty"),
         "sources-beauty": partial(tables.sources, "beauty"),
         "cold": partial(tables.cold, "beauty"),
+        "refit": tables.refit,
         "transfer": partial(tables.transfer, "beauty"),
         "demo": tables.demo,
     },
