@@ -36,6 +36,8 @@ WITHIN = {
 }
 LOOK = {
     "svg.hashsalt": "endcap",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,

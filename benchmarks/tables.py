@@ -79,13 +79,13 @@ def costs(shop: str) -> str:
     """What ours and the peers took."""
     run = record(f"amazon-{shop}")
     found = run["figures"]
-    rows = [("Endcap", "", found["seconds_per_seed"], found["users_per_second"], run["peak_rss_mb"])]
+    rows = [("Endcap", None, found["seconds_per_seed"], found["users_per_second"], run["peak_rss_mb"])]
     for peer, said in PEERS.items():
         if f"seconds_fit__peer_{peer}" in found:
             names = ("seconds_tuning", "seconds_fit", "users_per_second", "peak_rss_mb")
             rows.append((said, *(found[f"{name}__peer_{peer}"] for name in names)))
     head = ("", "Tuning, s", "Training, s", "Users ranked a second", "Memory at the peak, MB")
-    return table(head, [(row[0], *(f"{value:,.0f}" if value else "–" for value in row[1:])) for row in rows])
+    return table(head, [(said, *(_amount(value) for value in values)) for said, *values in rows])
 
 
 def sources(shop: str) -> str:
@@ -159,7 +159,7 @@ def refit() -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+    return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in line)}|\n" for line in lines)
 
 
 def _four(end: str) -> list[str]:
@@ -170,6 +170,12 @@ def beside(found: Figures, prefix: str) -> dict[str, float]:
     """What follows the prefix -> the figure, without bounds."""
     names = [name for name in found if name.startswith(prefix) and not name.endswith(BOUNDS)]
     return {name.removeprefix(prefix): found[name] for name in names}
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 1 else f"{value:.1f}"
 
 
 def _within(found: Figures, name: str) -> str:
