@@ -178,9 +178,9 @@ class SequenceWeights:
 
         The tower, the projection and the mask are copied; of learned positions, those that both have. Of weights that
         were `turned`, which make no shop's choices sure, the last norm is not: it sets how far apart scores lie, and a
-        model that begins unsure learns a shop's items slowly. The whole vector
-        of an item that both know stays what it was: its own part is what remains of it after the content's. Items that
-        are new begin as their content alone, or, without content, where a fresh model puts them.
+        model that begins unsure learns a shop's items slowly. The whole vector of an item that both know stays what it
+        was: its own part is what remains of it after the content's. Items that are new begin as their content alone,
+        or, without content, where a fresh model puts them.
         """
         self.check(model.config, _content_dim(model), names.encoder if names is not None else "")
         state = model.state_dict()
