@@ -13,7 +13,7 @@ from endcap.features.sequences import Histories
 from endcap.index.exact import ExactIndex
 from endcap.models.baskets import Baskets
 from endcap.models.buy_again import BuyAgain, BuyAgainConfig, PersonalFrequency
-from endcap.models.content import ContentSource, reduce
+from endcap.models.content import ContentSource, alike, reduce
 from endcap.models.neighbour_fits import NeighbourConfig, ease_sources, fit_ease, fit_knn, knn_sources
 from endcap.models.neighbours import NeighbourSource, keep_strongest
 from endcap.models.popularity import (
@@ -24,7 +24,13 @@ from endcap.models.popularity import (
     fit_popularity,
 )
 from endcap.models.shoppers import ShopperConfig, SimilarShoppers, fit_shoppers
-from endcap.models.transitions import TransitionConfig, fit_second_hop, fit_transitions, transition_sources
+from endcap.models.transitions import (
+    TransitionConfig,
+    borrow_edges,
+    fit_second_hop,
+    fit_transitions,
+    transition_sources,
+)
 from endcap.models.words import WordsConfig, fit_words, word_source, words_of
 from endcap.testing import CandidateSourceConformance, a_context, a_stranger
 
@@ -228,6 +234,23 @@ def test_reduce_keeps_neighbours_and_leaves_empty_rows_empty():
     np.testing.assert_allclose(reduced[:40] @ reduced[:40].T, unit @ unit.T, atol=1e-4)
     assert not reduced[40].any()
     assert reduce(vectors, 3).shape == (41, 3)
+
+
+def test_items_alike_share_what_follows_and_what_precedes():
+    """1 follows 0. The new 2 is like 0, the new 3 like 1; 4 is like nothing."""
+    edges = sparse.csr_array(([1.0], ([0], [1])), shape=(5, 5), dtype=np.float32)
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
+    like = alike(vectors, 2, ExactIndex)
+    assert dense(like).tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0] * 5]
+    found = dense(borrow_edges(edges, like, TransitionConfig(borrowed=0.5)))
+    assert found.tolist() == [[0, 1, 0, 0.5, 0], [0] * 5, [0, 1, 0, 0, 0], [0] * 5, [0] * 5]
+
+
+def test_likeness_is_shared_out_by_cosine():
+    vectors = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [-1, 0]], np.float32)
+    like = dense(alike(vectors, 2, ExactIndex))
+    assert like[0] == pytest.approx([0, 0.8 / 1.4, 0.6 / 1.4, 0])
+    assert like[3].tolist() == [0, 0, 0, 0]
 
 
 def test_the_second_hop_reaches_what_follows_what_follows():

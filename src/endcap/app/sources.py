@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from scipy import sparse
 
 from endcap.app.config import Config
 from endcap.core.errors import ArtifactError
@@ -25,7 +26,7 @@ from endcap.features.stats import ItemStats
 from endcap.index.exact import ExactIndex
 from endcap.models.baskets import Baskets
 from endcap.models.buy_again import BuyAgain
-from endcap.models.content import ContentSource, IndexFactory, reduce
+from endcap.models.content import ContentSource, IndexFactory, alike, reduce
 from endcap.models.neighbour_fits import ease_sources, knn_sources
 from endcap.models.neighbours import NeighbourSource
 from endcap.models.popularity import CategoryPopularity, Popularity, fit_category_popularity, fit_popularity
@@ -104,12 +105,19 @@ def fit_lasting(
     if wanted & {"ease", "ease_cart"}:
         found += ease_sources(baskets, config.neighbours)
     if wanted & {"transitions", "transitions_last", "second_hop"}:
-        found += transition_sources(baskets, config.transitions, wanted)
+        found += transition_sources(baskets, config.transitions, wanted, _alike(content, config))
     if "words" in wanted and any(texts := table.texts()):
         found.append(word_source(texts, config.words))
     if "content" in wanted and content is not None:
         found.append(ContentSource.of(reduce(content, config.train.content_dim), ExactIndex))
     return [source for source in found if source.name in wanted]
+
+
+def _alike(content: Float32Array | None, config: Config) -> sparse.csr_array | None:
+    """What items borrow edges from; None where they borrow none, or have nothing to be alike by."""
+    if content is None or not config.transitions.borrowed:
+        return None
+    return alike(reduce(content, config.train.content_dim), config.transitions.alike, ExactIndex)
 
 
 def save_sources(sources: Sequence[CandidateSource], folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from endcap.core.protocols import VectorIndex
 from endcap.core.types import Context, Evidence, Float32Array, Int32Array, Reason
@@ -120,3 +121,15 @@ def reduce(vectors: Float32Array, dim: int) -> Float32Array:
     norms = np.linalg.norm(reduced, axis=1, keepdims=True)
     unit: Float32Array = np.divide(reduced, norms, out=np.zeros_like(reduced), where=norms > 1e-9).astype(np.float32)
     return unit
+
+
+def alike(vectors: Float32Array, count: int, index_factory: IndexFactory) -> sparse.csr_array:
+    """float32 [i, i]: each item's `count` nearest others, weighted by their cosine, rows that add up to 1; none where
+    nothing is alike. vectors: float32 [i, d], of unit length or zero."""
+    places, scores = index_factory(vectors).search_many(vectors, count + 1)
+    rows = np.repeat(np.arange(len(vectors)), places.shape[1])
+    columns, values = places.ravel(), scores.ravel()
+    kept = (rows != columns) & (values > 0)
+    totals = np.bincount(rows[kept], values[kept], len(vectors))
+    weights = (values[kept] / totals[rows[kept]]).astype(np.float32)
+    return sparse.csr_array((weights, (rows[kept], columns[kept])), shape=(len(vectors), len(vectors)))

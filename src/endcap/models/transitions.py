@@ -23,6 +23,10 @@ class TransitionConfig(Section):
     )
     backward: float = Field(0.5, ge=0, description="Share of that which the edge the other way gets.")
     neighbours: int = Field(200, ge=1, description="Edges kept from each item.")
+    borrowed: float = Field(
+        0.0, ge=0, description="Weight of the edges that an item borrows from items alike by content; 0 borrows none."
+    )
+    alike: int = Field(10, ge=1, description="Items alike that edges are borrowed from.")
     hop_breadth: int = Field(50, ge=1, description="Edges of an item that the second hop steps along first.")
     hop_neighbours: int = Field(300, ge=1, description="Edges of two steps kept from each item.")
 
@@ -49,6 +53,20 @@ def fit_transitions(baskets: Baskets, config: TransitionConfig) -> sparse.csr_ar
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
+def borrow_edges(graph: sparse.csr_array, alike: sparse.csr_array, config: TransitionConfig) -> sparse.csr_array:
+    """G + `borrowed` (S G + G S'), divided by the row's maximum: an item goes on to where items alike go on to, and is
+    come to from where they are come to from. alike: S float32 [i, i], rows that add up to 1 (`content.alike`). For
+    items with few edges of their own, or none."""
+    parts = []
+    for start in range(0, graph.shape[0], CHUNK):
+        own = graph[start : start + CHUNK]
+        coo = sparse.coo_array(own + config.borrowed * (alike[start : start + CHUNK] @ graph + own @ alike.T))
+        inside = coo.row + start != coo.col
+        part = sparse.csr_array((coo.data[inside], (coo.row[inside], coo.col[inside])), shape=coo.shape)
+        parts.append(_divide_by_maximum(keep_strongest(part, config.neighbours)))
+    return sparse.csr_array(sparse.vstack(parts, format="csr"))
+
+
 def fit_second_hop(graph: sparse.csr_array, config: TransitionConfig) -> sparse.csr_array:
     """H = log(1 + G G) without the diagonal: what follows the items that follow an item. Reaches items that nobody
     bought right after it. Only the strongest `hop_breadth` edges of an item are stepped along first."""
@@ -62,10 +80,14 @@ def fit_second_hop(graph: sparse.csr_array, config: TransitionConfig) -> sparse.
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-def transition_sources(baskets: Baskets, config: TransitionConfig, wanted: Set[str]) -> list[NeighbourSource]:
+def transition_sources(
+    baskets: Baskets, config: TransitionConfig, wanted: Set[str], alike: sparse.csr_array | None = None
+) -> list[NeighbourSource]:
     """The graph looked at from the recent acts; where baskets hold a single item, so that their order means something,
-    also from the last alone, and its second hop."""
+    also from the last alone, and its second hop. alike: see `borrow_edges`; None borrows none."""
     graph = fit_transitions(baskets, config)
+    if alike is not None:
+        graph = borrow_edges(graph, alike, config)
     found = [NeighbourSource.of("transitions", graph, "recent")]
     if baskets.mean_size < SEVERAL:
         found.append(NeighbourSource.of("transitions_last", graph, "last"))
