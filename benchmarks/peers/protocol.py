@@ -82,12 +82,14 @@ class Ranks:
 
 
 def read(folder: Path) -> Log:
-    """ValueError names the line that is not `user item …`, or that repeats a user."""
+    """Lines that are blank are passed over. ValueError names one that is not `user item …`, or that repeats a user."""
     path = folder / "sequences.txt"
     places: dict[str, int] = {}
     sequences: dict[str, Int32Array] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        user, *items = line.split() or [""]
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        user, *items = line.split()
         if not items or user in sequences:
             raise ValueError(f"{path}:{number}: not `user item item …` of a user who has no line yet.")
         sequences[user] = np.array([places.setdefault(item, len(places)) for item in items], np.int32)

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from endcap.app.tasks import as_newcomer, cases, question, successes
+from endcap.app.tasks import as_newcomer, cases, of_some_users, question, successes
 from endcap.core.tables import EVENTS, conform
+from endcap.evaluate.protocols import Case, Cases
 from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories
 
@@ -68,3 +69,15 @@ def test_a_few_purchases_do_not_hide_everything_else():
     views = [("view", 1 + place / 1000, "a", None) for place in range(500)]
     assert successes(log([*views, ("purchase", 2, "b", "o")]).lazy()).height == 501
     assert successes(log([*views, ("remove_from_cart", 2, "b", None)]).lazy()).height == 500
+
+
+def test_of_many_users_some_are_measured_the_same_in_every_task():
+    everybody = Cases(tuple(Case(f"u{user}", 0, ("a",)) for user in range(1000)), {"too few acts": 3})
+    tasks = {"all": everybody, "discovery": Cases(everybody.cases[::2])}
+    some, note = of_some_users(tasks, 100)
+    users = {task: {case.user_id for case in found} for task, found in some.items()}
+    assert len(users["all"]) == 100
+    assert users["discovery"] == users["all"] & {case.user_id for case in tasks["discovery"]}
+    assert some["all"].dropped == everybody.dropped
+    assert note == "Measured on 100 of 1,000 users, drawn by lot (train.measured)."
+    assert of_some_users(tasks, 1000) == (tasks, "")

@@ -92,7 +92,7 @@ def test_scores_that_are_no_scores_are_refused(log):
         protocol.rank(protocol.test(log), scored([[0.0] * 3] * 4))
 
 
-@pytest.mark.parametrize("lines", ["ann a\nann b", "ann a\n\n", "ann", ""])
+@pytest.mark.parametrize("lines", ["ann a\nann b", "ann a\n\nbob", "ann", "\n"])
 def test_lines_that_are_no_sequence_are_refused(tmp_path, lines):
     (tmp_path / "sequences.txt").write_text(lines)
     with pytest.raises(ValueError, match=r"sequences\.txt"):

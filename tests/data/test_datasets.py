@@ -174,7 +174,8 @@ class TestAmazonFolder:
         ("sequences", "items", "where"),
         [
             ("1 10\n2\n", None, r"sequences.txt:2: The line is not"),
-            ("1 10\n\n3 11\n", None, r"sequences.txt:2: The line is not"),
+            ("1 10\n\n3\n", None, r"sequences.txt:3: The line is not"),
+            ("\n \n", None, "The file is empty"),
             ("1 10\n2 11\n1 12\n", None, r"sequences.txt:3: The user '1' is on line 1 already"),
             ("", None, "The file is empty"),
             ("1 10\n", '{"id": 10}\n{"id": \n', r"items.jsonl:2: The line is not an item"),
@@ -185,6 +186,21 @@ class TestAmazonFolder:
     def test_a_bad_line_is_named(self, tmp_path: Path, sequences: str, items: str | None, where: str) -> None:
         with pytest.raises(DataError, match=where):
             amazon_folder(self.folder(tmp_path, sequences, items))
+
+    def test_blank_lines_marks_and_line_ends_of_other_systems_are_passed_over(self, tmp_path: Path) -> None:
+        items = '\ufeff{"id": 10, "keywords": ["rose", "soap"]}\r\n\r\n'
+        data = amazon_folder(self.folder(tmp_path, "\ufeff1 10 11\r\n\r\n2 11\r\n\r\n", items))
+        assert data.events.collect().select("user_id", "item_id", "line").rows() == [
+            ("1", "10", 1),
+            ("1", "11", 1),
+            ("2", "11", 3),
+        ]
+        assert data.items["title"].to_list() == ["rose soap", ""]
+
+    def test_a_line_in_another_encoding_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "sequences.txt").write_bytes(b"1 10\n\xe9va 11\n")
+        with pytest.raises(DataError, match=r"sequences.txt:2: The line is not UTF-8"):
+            amazon_folder(tmp_path)
 
     def test_a_folder_without_sequences_is_not_found(self, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match=r"sequences\.txt"):

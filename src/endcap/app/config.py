@@ -73,6 +73,9 @@ class TrainConfig(Section):
     newcomers: float = Field(
         0.25, ge=0, le=1, description="Share of the examples that are asked again as if of an anonymous visitor."
     )
+    measured: int = Field(
+        50_000, ge=1, description="Most users who are asked when a model is measured, by lot, the same for every seed."
+    )
     cart_min_items: int = Field(6, ge=2, description="Baskets with fewer items give no cart examples.")
     content_dim: int = Field(128, ge=2, description="Dimensions that content vectors are reduced to.")
 

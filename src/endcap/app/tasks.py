@@ -8,11 +8,13 @@ Three tasks, one for each placement that behaves in its own way:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
+from endcap.core.determinism import rng
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
 from endcap.evaluate.protocols import Case, Cases, first_baskets, half_baskets, new_only
 from endcap.features.ids import Vocabulary
@@ -58,6 +60,17 @@ def cases(bought: pl.DataFrame, from_ms: int, to_ms: int, *, cart_min_items: int
         "discovery": new_only(home, bought),
         "cart": half_baskets(bought, from_ms, to_ms, min_items=cart_min_items, seed=seed),
     }
+
+
+def of_some_users(tasks: Mapping[str, Cases], most: int) -> tuple[dict[str, Cases], str]:
+    """The cases of so many users, drawn by lot from all who are asked anything: the same users in every task, and
+    whatever the seed of the training. And a sentence that says so, empty where nobody was left out."""
+    users = sorted({case.user_id for found in tasks.values() for case in found})
+    if len(users) <= most:
+        return dict(tasks), ""
+    drawn = {users[place] for place in rng(0, "users to measure").permutation(len(users))[:most]}
+    some = {task: replace(found, cases=tuple(c for c in found if c.user_id in drawn)) for task, found in tasks.items()}
+    return some, f"Measured on {most:,} of {len(users):,} users, drawn by lot (train.measured)."
 
 
 def as_newcomer(asked: Question, looked_at: int) -> Question:

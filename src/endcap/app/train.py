@@ -27,6 +27,7 @@ from endcap.app.publish import build_pipeline, write_release
 from endcap.app.run import Run
 from endcap.app.sequences import SequenceFits
 from endcap.app.sources import Fitted, fit_lasting
+from endcap.app.tasks import of_some_users
 from endcap.core.artifacts import Manifest
 from endcap.core.determinism import seed_everything
 from endcap.core.errors import CallerError
@@ -111,7 +112,7 @@ class Training(Run):
         steps, fusion = self._learn(test=True, release=False)
         comparison, pipeline = self._evaluate(steps.test, fusion)
         self.stage("")
-        task, asked = next(iter(steps.test.cases.items()))
+        task, asked = next(iter(of_some_users(steps.test.cases, self.config.train.measured)[0].items()))
         speed = users_per_second(pipeline, self.histories, task, asked.cases, workers=self.config.train.threads)
         return Measured(comparison, tuple(self.notes), self.seconds, speed)
 
@@ -172,7 +173,8 @@ class Training(Run):
         fitted = self.fit_at(test)
         pipeline, _ = build_pipeline(fitted, fusion, self.config.train.per_source, shown=self._everything())
         train = self.config.train
-        tasks = {task: found.cases for task, found in test.cases.items()}
+        some, left_out = of_some_users(test.cases, train.measured)
+        tasks = {task: found.cases for task, found in some.items()}
 
         def progress(task: str, share: float) -> None:
             self.stage("measure on the test part", (list(tasks).index(task) + share) / len(tasks))
@@ -180,7 +182,7 @@ class Training(Run):
         comparison = compare(
             fitted, pipeline, self.histories, tasks, seed=train.seed, workers=train.threads, progress=progress
         )
-        self.notes += [_behind(comparison, task) for task in tasks if _behind(comparison, task)]
+        self.notes += [note for note in (left_out, *(_behind(comparison, task) for task in tasks)) if note]
         return comparison, pipeline
 
     def _fit_all(self, end_ms: int) -> Fitted:

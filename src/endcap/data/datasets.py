@@ -7,7 +7,7 @@ cleaning rules to judge, which count it and say why.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from endcap.core import tables
 from endcap.core.errors import DataError, MissingExtraError, NotFoundError
 from endcap.core.registry import Registry
 from endcap.core.types import Availability, EventType
+from endcap.data.lines import BOM
 
 DAY_MS = 86_400_000
 
@@ -72,8 +73,9 @@ def amazon_folder(folder: Path) -> Dataset:
     Each line of sequences.txt is `user item item …`, oldest first. The source has no times, so they are ordinal: the
     last item of every user is on 1 January 2000, each earlier one a day before. Order within a user is real; order
     between users, gaps and seasons mean nothing, so split with `leave_one_out` only. items.jsonl has an object a line:
-    id, title, keywords, asin; where the title is null the keywords stand in, and they are kept as an attribute.
-    Items without a line there have an empty title. DataError names the line that cannot be read.
+    id, title, keywords (a string or a list of them), asin; where the title is null the keywords stand in, and they are
+    kept as an attribute. Items without a line there have an empty title. Blank lines are passed over. DataError names
+    the line that cannot be read.
     """
     path = folder / "sequences.txt"
     if not path.is_file():
@@ -187,8 +189,8 @@ def _sequence_events(path: Path) -> pl.DataFrame:
     ages: list[int] = []
     lines: list[int] = []
     seen: dict[str, int] = {}
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        user, *sequence = text.split() or [""]
+    for number, text in _lines(path):
+        user, *sequence = text.split()
         if not sequence:
             raise DataError(
                 "The line is not `user item item …`.", where=f"{path}:{number}", next_step="Mend or remove the line."
@@ -218,13 +220,29 @@ def _sequence_events(path: Path) -> pl.DataFrame:
     return _canonical(raw).collect()
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Every line that is not blank, with its number. DataError names one that is not UTF-8."""
+    for number, line in enumerate(path.read_bytes().removeprefix(BOM).splitlines(), start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"The line is not UTF-8: {error}.", where=f"{path}:{number}", next_step="Save the file as UTF-8."
+            ) from error
+        if text.strip():
+            yield number, text
+
+
 class _Described(msgspec.Struct, frozen=True):
     """A line of items.jsonl."""
 
     id: int | str
     title: str | None = None
-    keywords: str | None = None
+    keywords: str | list[str] | None = None
     asin: str | None = None
+
+    def words(self) -> str | None:
+        return " ".join(self.keywords) if isinstance(self.keywords, list) else self.keywords
 
 
 def _described_items(path: Path, bought: list[str]) -> pl.DataFrame:
@@ -232,9 +250,9 @@ def _described_items(path: Path, bought: list[str]) -> pl.DataFrame:
     rows: list[dict[str, object]] = []
     for item_id in [*described, *(item_id for item_id in bought if item_id not in described)]:
         about = described.get(item_id, _Described(item_id))
-        known = {"keywords": about.keywords, "asin": about.asin}
+        known = {"keywords": about.words(), "asin": about.asin}
         attributes = {name: value for name, value in known.items() if value is not None}
-        title = about.title or about.keywords or ""
+        title = about.title or about.words() or ""
         rows.append({"item_id": item_id, "title": title, "attributes": msgspec.json.encode(attributes).decode()})
     return items_table(rows)
 
@@ -242,7 +260,7 @@ def _described_items(path: Path, bought: list[str]) -> pl.DataFrame:
 def _read_descriptions(path: Path) -> dict[str, _Described]:
     decoder = msgspec.json.Decoder(_Described)
     described: dict[str, _Described] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in _lines(path):
         try:
             about = decoder.decode(line)
         except msgspec.MsgspecError as error:
