@@ -1,8 +1,8 @@
 """Who may learn from what, and what is asked: the parts of a log that training goes through.
 
 By time (the default) asks what a shop asks: given everything up to now, what comes next? Leave-one-out, the custom of
-the literature, holds out each user's last act for the test and the one before it for the ranker; it is for logs whose
-times mean nothing, and for comparison with published numbers.
+the literature, holds out each user's last purchase for the test and the one before it for the ranker, with all that
+the user did from its moment on; it is for logs whose times mean nothing, and for comparison with published numbers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from endcap.app.config import TrainConfig
 from endcap.app.tasks import cases
 from endcap.core.determinism import rng
+from endcap.core.types import Int64Array
 from endcap.data.split import check_leakage, split_by_time
 from endcap.evaluate.protocols import Cases, leave_one_out_cases, new_only
+from endcap.features.ids import UNKNOWN
 from endcap.features.sequences import Histories
 
 DAY_MS = 86_400_000
@@ -94,11 +97,23 @@ def _leave_one_out(bought: pl.DataFrame, histories: Histories, config: TrainConf
             "discovery": Cases(tuple(case for case in found["discovery"] if case.user_id in asked_new)),
         }
 
-    validation, past = asked(2), histories.without_last(2)
+    test, validation = asked(1), asked(2)
+    test_ms = _asked_ms(histories, test["all"])
+    past = histories.until_each(np.minimum(test_ms, _asked_ms(histories, validation["all"])))
     return Plan(
         lasting=past,
         validation=validation["all"],
         examples=(Stage(past, end_ms, either(validation)),),
-        test=Stage(histories.without_last(1), end_ms, asked(1)),
+        test=Stage(histories.until_each(test_ms), end_ms, test),
         end_ms=end_ms,
     )
+
+
+def _asked_ms(histories: Histories, asked: Cases) -> Int64Array:
+    """When each user is asked: int64 [users], later than everything for who is not."""
+    moments = np.full(len(histories), np.iinfo(np.int64).max)
+    for case in asked:
+        row = histories.users.position(case.user_id)
+        if row != UNKNOWN:
+            moments[row] = case.now_ms
+    return moments

@@ -108,21 +108,15 @@ class Histories:
 
     def until(self, ts_ms: int) -> Histories:
         """The same users with only the events strictly before `ts_ms`."""
-        kept = self.events.ts_ms[:] < ts_ms
+        return self._of(self.events.ts_ms[:] < ts_ms)
+
+    def until_each(self, moments: Int64Array) -> Histories:
+        """The same users, each with only the events strictly before a moment of their own. moments: int64 [u], ms."""
+        return self._of(self.events.ts_ms[:] < np.repeat(moments, np.diff(self.offsets)))
+
+    def _of(self, kept: NDArray[np.bool_]) -> Histories:
         before = np.concatenate([[0], np.cumsum(kept)])
         return Histories(self.users, before[self.offsets].astype(np.int64), self.events.take(kept))
-
-    def without_last(self, acts: int) -> Histories:
-        """The same users less their last acts (all but removals from the cart), of which each keeps one at least, and
-        less what came after those."""
-        act = self.events.kinds != EventType.REMOVE_FROM_CART.code
-        seen = np.concatenate([[0], np.cumsum(act)])
-        firsts, lasts = seen[self.offsets[:-1]], seen[self.offsets[1:]]
-        kept = np.maximum(lasts - acts, np.minimum(firsts + 1, lasts))
-        counts = np.diff(self.offsets)
-        before = seen[1:] <= np.repeat(kept, counts)
-        offsets = np.concatenate([[0], np.cumsum(before)])[self.offsets]
-        return Histories(self.users, offsets.astype(np.int64), self.events.take(before))
 
     def save(self, folder: Path) -> None:
         self.users.save(folder / "users.parquet")
