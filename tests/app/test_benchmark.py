@@ -48,6 +48,12 @@ def test_bad_requests_are_named(folder, tmp_path):
         benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
 
 
+def test_a_log_where_nothing_is_new_to_anybody(tmp_path):
+    (tmp_path / "sequences.txt").write_text("\n".join(f"u{user} a b c a b c" for user in range(40)))
+    with pytest.raises(DataError, match=r"own history hidden.*new to them"):
+        benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
+
+
 def test_a_whole_that_is_worse_than_a_part_is_told():
     draw = np.random.default_rng(0)
     part = draw.random(200)

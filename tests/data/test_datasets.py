@@ -16,6 +16,7 @@ import endcap
 from endcap.core import tables
 from endcap.core.errors import CallerError, DataError, MissingExtraError, NotFoundError
 from endcap.data import datasets
+from endcap.data.checks import EARLIEST_MS
 from endcap.data.datasets import DATASETS, DAY_MS, Dataset, amazon_folder, complete_journey, readable
 from endcap.data.store import Store
 
@@ -155,6 +156,13 @@ class TestAmazonFolder:
         assert events["event_type"].unique().to_list() == ["purchase"]
         assert data.items.select("item_id", "title").rows() == [("10", ""), ("11", "")]
         assert data.users["user_id"].to_list() == ["1", "2"]
+
+    def test_a_line_however_long_begins_after_1995(self, tmp_path: Path) -> None:
+        """What is older is taken for a mistake, and would be quarantined."""
+        line = "1 " + " ".join(str(item) for item in range(4000))
+        times = amazon_folder(self.folder(tmp_path, f"{line}\n2 1 2\n")).events.collect()["ts_ms"]
+        assert times.min() > EARLIEST_MS
+        assert times.head(4000).diff().drop_nulls().min() == times[-1] - times[-2] > 60_000
 
     def test_keywords_stand_in_for_a_missing_title(self, tmp_path: Path) -> None:
         lines = [

@@ -71,11 +71,19 @@ def _one(folder: Path, seed: int, progress: Progress) -> Measured:
         with Shop.open(workspace) as shop:
             shop.ingest(amazon_folder(folder), progress=progress)
             try:
-                return measure(shop, progress=progress)
+                measured = measure(shop, progress=progress)
             except DataError as error:  # of the workspace, which nobody named
                 raise DataError(
                     error.what, where=str(folder), next_step="Give it more users, or longer lines."
                 ) from error
+    if FILTERED not in measured.comparison.tasks:
+        raise DataError(
+            "Every user's last item is in the same line before it, so that none is left to find with the own history "
+            "hidden.",
+            where=str(folder),
+            next_step="Give it users whose last item is new to them.",
+        )
+    return measured
 
 
 def _averaged(comparisons: Sequence[Comparison]) -> Comparison:

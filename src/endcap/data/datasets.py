@@ -21,6 +21,7 @@ from endcap.core.types import Availability, EventType
 from endcap.data.lines import BOM
 
 DAY_MS = 86_400_000
+ORDINAL_LAST_MS, ORDINAL_DAYS = 946_684_800_000, 1800  # 2000-01-01, and how far back made-up times may go
 
 DATASETS: Registry[Callable[[], Dataset]] = Registry("data set", "endcap.datasets")
 
@@ -71,8 +72,9 @@ def amazon_folder(folder: Path) -> Dataset:
     """Sequences of purchases as the literature shares them: `sequences.txt`, and `items.jsonl` where there is one.
 
     Each line of sequences.txt is `user item item …`, oldest first. The source has no times, so they are ordinal: the
-    last item of every user is on 1 January 2000, each earlier one a day before. Order within a user is real; order
-    between users, gaps and seasons mean nothing, so split with `leave_one_out` only. items.jsonl has an object a line:
+    last item of every user is on 1 January 2000, each earlier one a day before, or less where a line is so long that it
+    would begin before 1995. Order within a user is real; order between users, gaps and seasons mean nothing, so split
+    with `leave_one_out` only. items.jsonl has an object a line:
     id, title, keywords (a string or a list of them), asin; where the title is null the keywords stand in, and they are
     kept as an attribute. Items without a line there have an empty title. Blank lines are passed over. DataError names
     the line that cannot be read.
@@ -182,7 +184,6 @@ def _canonical(events: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _sequence_events(path: Path) -> pl.DataFrame:
-    last_ms = 946_684_800_000
     users: list[str] = []
     items: list[str] = []
     positions: list[int] = []
@@ -209,13 +210,14 @@ def _sequence_events(path: Path) -> pl.DataFrame:
         lines += [number] * len(sequence)
     if not items:
         raise DataError("The file is empty.", where=str(path), next_step="Check the file.")
+    apart_ms = min(DAY_MS, ORDINAL_DAYS * DAY_MS // (max(ages) + 1))
     raw = pl.LazyFrame({"user_id": users, "item_id": items, "position": positions, "age": ages, "line": lines}).select(
         "user_id",
         "item_id",
         "line",
         event_id=pl.format("{}-{}", "user_id", "position"),
         event_type=pl.lit(EventType.PURCHASE.value),
-        ts_ms=last_ms - pl.col("age") * DAY_MS,
+        ts_ms=ORDINAL_LAST_MS - pl.col("age") * apart_ms,
     )
     return _canonical(raw).collect()
 
