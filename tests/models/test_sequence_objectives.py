@@ -117,6 +117,15 @@ def test_the_loss_is_the_weighted_sum_of_the_objectives() -> None:
     assert min(parts) > 0.1
 
 
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_histories_longer_than_a_window_do_for_every_objective(positions: str) -> None:
+    """Hidden items and views without next_item are read with a last item and with a mask behind it."""
+    for next_item in (0.0, 1.0):
+        weights = {"next_item": next_item, "masked_item": 1.0, "contrastive": 0.5, "positions": positions, "epochs": 1}
+        _, report = train_sequence(_cycles(40, 12, seed=0), N_ITEMS, SMALL.model_copy(update=weights))
+        assert np.isfinite(report.epochs[0].loss)
+
+
 def test_what_is_left_out_leaves_no_trace() -> None:
     """The default has no mask, and draws as many random numbers as next_item alone."""
     torch.manual_seed(0)

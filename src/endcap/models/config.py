@@ -93,6 +93,12 @@ class SequenceConfig(LoopConfig):
         return self.masked_item + self.contrastive > 0
 
     @property
+    def longest(self) -> int:
+        """Positions of the longest row that is ever read. Where items are hidden, a window is read with its last item;
+        one that is asked about by a mask has that behind it."""
+        return self.max_len + int(self.hides_items) + int(self.asks_by_mask and self.contrastive > 0)
+
+    @property
     def asks_by_mask(self) -> bool:
         """Whether what comes next is asked by a mask after the history, as in BERT4Rec: where no objective has taught
         the last item's position to say it."""

@@ -46,7 +46,7 @@ class SequenceModel(nn.Module):
         self.content: Tensor | None
         self.register_buffer("content", None if content is None else centred(content), persistent=False)
         self.project = None if content is None else nn.Linear(content.shape[1], config.dim, bias=False)
-        longest = config.max_len + int(config.hides_items)
+        longest = config.longest
         self.places = nn.Embedding(longest, config.dim) if config.positions == "learned" else None
         rotary_len = longest if config.positions == "rotary" else 0
         self.blocks = nn.ModuleList(
