@@ -1,10 +1,13 @@
 """A release with the transformer and content vectors: trained with torch, served without it."""
 
+import os
 import subprocess
 import sys
 
+from endcap.app import sequences
 from endcap.app.runtime import Shop
 from endcap.data.synthetic import cycle_shop
+from endcap.models.sequence_fit import fit_sequence
 
 SETTINGS = """
 [train]
@@ -47,3 +50,22 @@ def test_the_server_answers_from_it_without_torch(tmp_path):
     assert said.startswith("[] ")
     assert trained.manifest.release_id in said
     assert "sequence" in said
+
+
+def test_where_torch_cannot_fork_the_fits_are_done_one_after_the_other(tmp_path, monkeypatch):
+    """A build for an accelerator refuses to go on in a fork, once its process has trained; this machine's does not."""
+    here = os.getpid()
+
+    def refusing(*args, **kwargs):
+        if os.getpid() != here:
+            raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+        return fit_sequence(*args, **kwargs)
+
+    monkeypatch.setattr(sequences, "fit_sequence", refusing)
+    planted = cycle_shop(users=150, items=24)
+    settings = SETTINGS.replace("threads = 1", "threads = 2").replace("epochs = 60", "epochs = 2")
+    with Shop.open(Shop.init(tmp_path / "shop", settings), clock=lambda: planted.now_ms) as shop:
+        shop.ingest(planted.dataset)
+        trained = shop.train()
+    assert trained.comparison is not None
+    assert "sequence" in trained.comparison.to_markdown()

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from endcap.app.parallel import in_order, one_by_one, side_by_side
-from endcap.core.errors import CallerError, ServiceError
+from endcap.core.errors import CallerError, MissingExtraError, ServiceError
 
 
 @pytest.mark.parametrize(("count", "workers"), [(0, 2), (3, 2), (500, 1), (500, 2)])
@@ -57,6 +57,15 @@ def test_a_refusal_of_one_work_is_raised_as_it_was_and_stops_the_others():
     assert not multiprocessing.active_children()
 
 
+def test_an_error_of_two_parts_arrives_as_it_was():
+    def refuse(tell):
+        raise MissingExtraError("transformers", "text")
+
+    with pytest.raises(MissingExtraError, match="'transformers' is not installed") as refused:
+        side_by_side([refuse], lambda share: None)
+    assert refused.value.next_step == "Install it with: pip install 'endcap[text]'"
+
+
 def test_an_interruption_leaves_no_process_behind():
     def tell_and_wait(tell):
         tell(0.5)
@@ -71,5 +80,7 @@ def test_an_interruption_leaves_no_process_behind():
 
 
 def test_a_process_that_is_killed_is_told_of():
+    with pytest.raises(ServiceError, match="ended before its work was done"):
+        in_order(lambda piece: os._exit(9), 500, 2, lambda share: None)
     with pytest.raises(ServiceError, match="ended before its work was done"):
         side_by_side([lambda tell: os._exit(9)], lambda share: None)

@@ -6,6 +6,7 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar, cast
@@ -40,9 +41,12 @@ def in_order(
     with warnings.catch_warnings(), _pool(work, workers) as pool:
         # Newer Pythons warn of any fork beside threads. The threads here wait, for events to record or for sums to do.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for piece, part in zip(pieces, pool.map(_run, pieces), strict=True):
-            done += part
-            progress(piece.stop / count)
+        try:
+            for piece, part in zip(pieces, pool.map(_run, pieces), strict=True):
+                done += part
+                progress(piece.stop / count)
+        except BrokenProcessPool as error:
+            raise _ended_early() from error
     return done
 
 
@@ -98,9 +102,13 @@ def _received(here: Any) -> tuple[str, Any]:
     try:
         told: tuple[str, Any] = here.recv()
     except EOFError:
-        problem = "A process ended before its work was done; it may have run out of memory."
-        return "error", ServiceError(problem, where="training", next_step="Set train.threads = 1.")
+        return "error", _ended_early()
     return told
+
+
+def _ended_early() -> ServiceError:
+    problem = "A process ended before its work was done; it may have run out of memory."
+    return ServiceError(problem, where="training", next_step="Set train.threads = 1.")
 
 
 def _report(work: Callable[[Tell], Any], there: Any) -> None:

@@ -102,7 +102,7 @@ class SequenceFits:
         watched: stopped early where the validation cases say so.
         """
         use_threads(1)  # with two, an epoch is a quarter shorter on idle cores and many times longer on busy ones
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # there already, where a process of its own has tried and could not
         trained = fit_sequence(
             trails(past),
             len(self._items),

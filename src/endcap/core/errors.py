@@ -65,7 +65,12 @@ class MissingExtraError(ServiceError):
     """An optional dependency is needed and not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
         super().__init__(
             f"The package {package!r} is not installed.",
             next_step=f"Install it with: pip install 'endcap[{extra}]'",
         )
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """So that one raised in another process arrives as it is."""
+        return type(self), (self.package, self.extra)
