@@ -75,6 +75,16 @@ def test_with_nothing_new_it_answers_as_before(shop, planted):
     assert [shop.recommend(user=user, n=5).items for user in users] == before
 
 
+def test_it_asks_sources_for_as_many_as_its_ranker_knows(folder, planted):
+    config = folder / "endcap.toml"
+    config.write_text(config.read_text().replace("[train]\n", "[train]\nper_source = 7\n", 1))
+    with Shop.open(folder, clock=lambda: planted.now_ms) as shop:
+        taught = shop.releases.open(str(shop.releases.current()))[1].data["per_source"]
+        done = shop.refit()
+        assert done.manifest.data["per_source"] == taught != 7
+        assert "ask for 7" in " ".join(done.notes)
+
+
 def test_it_need_not_publish(shop):
     before = shop.releases.current()
     assert shop.refit(publish=False).manifest.release_id != before == shop.releases.current()

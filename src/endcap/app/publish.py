@@ -127,14 +127,15 @@ def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | N
     """Verify and load. Imports neither torch nor transformers."""
     folder, manifest = releases.open(release_id)
     table = ItemTable.load(folder / "items.parquet")
-    until_ms, per_source, seq = (_fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
+    until_ms, per_source, seq = (fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
     fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
     pipeline, eligible = build_pipeline(fitted, Fusion.load(folder / "ranker", names), per_source, slate=slate)
     return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, eligible, seq)
 
 
-def _fact(manifest: Manifest, name: str) -> int:
+def fact(manifest: Manifest, name: str) -> int:
+    """A number that every release's manifest says of its data. ArtifactError where it does not."""
     if not isinstance(manifest.data.get(name), int):
         raise ArtifactError(
             f"The release's manifest does not say {name}.", where=manifest.release_id, next_step="Train again."

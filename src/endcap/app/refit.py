@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from endcap.app.config import Config
 from endcap.app.fusion import Fusion
 from endcap.app.ingest import Progress
-from endcap.app.publish import write_release
+from endcap.app.publish import fact, write_release
 from endcap.app.run import Run
 from endcap.app.sequences import refit_sequence
 from endcap.app.sources import Fitted, fit_lasting, source_names
@@ -59,6 +60,7 @@ class _Refit(Run):
         self.stage("read the release")
         folder, manifest = self.shop.releases.open(release)
         names = self._sources_of(folder)
+        self.config = self._asked_alike(manifest)
         self.read()
         fitted = self._fit(folder, names)
         fusion = self._fusion_of(folder, fitted)
@@ -75,7 +77,7 @@ class _Refit(Run):
             now_ms=self.shop.clock(),
         )
         self.stage("")
-        since = len(self.histories.events) - int(manifest.data["events"])
+        since = len(self.histories.events) - fact(manifest, "events")
         return Refitted(written, release, since, tuple(self.notes), self.seconds)
 
     def _sources_of(self, folder: Path) -> list[str]:
@@ -90,8 +92,18 @@ class _Refit(Run):
         self.left_out = set(wanted) - set(names)
         return names
 
+    def _asked_alike(self, manifest: Manifest) -> Config:
+        """The settings with as many candidates a source as the release's ranker has learned from."""
+        train, taught = self.config.train, fact(manifest, "per_source")
+        if train.per_source != taught:
+            self.notes.append(
+                f"Each source still proposes {taught} candidates, as when the ranker was taught; the settings now ask "
+                f"for {train.per_source}, which a training will heed."
+            )
+        return self.config.model_copy(update={"train": train.model_copy(update={"per_source": taught})})
+
     def _fit(self, folder: Path, names: list[str]) -> Fitted:
-        content = self.encode() if {"content", SEQUENCE} & set(names) else None
+        content = self.encode(names)
         self.stage("fit sources on the whole log")
         found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, content, self.config))
         if SEQUENCE in names:

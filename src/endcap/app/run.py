@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from endcap.app.ingest import Progress
-from endcap.app.sources import Fitted, fit_fresh, idle
+from endcap.app.sources import EDGES, Fitted, fit_fresh, idle
 from endcap.app.tasks import successes
 from endcap.core.errors import DataError
 from endcap.core.protocols import CandidateSource
@@ -75,9 +75,10 @@ class Run:
             self.left_out |= found.keys()
             self.notes += [f"The source {source} is left out: {why}." for source, why in found.items()]
 
-    def encode(self) -> Float32Array | None:
-        """float32 [items, any], or None where no source reads it or there is nothing to read."""
-        if "content" not in self.config.train.sources and "sequence" not in self.config.train.sources:
+    def encode(self, sources: Sequence[str]) -> Float32Array | None:
+        """float32 [items, any], or None where none of the sources reads it or there is nothing to read."""
+        read_by = {"content", "sequence", *(EDGES if self.config.transitions.borrowed else ())}
+        if not read_by.intersection(sources):
             return None
         from endcap.app.content import content_vectors
 

@@ -36,6 +36,7 @@ from endcap.models.transitions import transition_sources
 from endcap.models.words import word_source
 
 RARE = 0.01
+EDGES = ("transitions", "transitions_last", "second_hop")
 
 Loader = Callable[[Path, IndexFactory], CandidateSource]
 LOADERS: Registry[Loader] = Registry("candidate source", "endcap.candidates")
@@ -104,7 +105,7 @@ def fit_lasting(
         found += knn_sources(baskets, config.neighbours)
     if wanted & {"ease", "ease_cart"}:
         found += ease_sources(baskets, config.neighbours)
-    if wanted & {"transitions", "transitions_last", "second_hop"}:
+    if wanted.intersection(EDGES):
         found += transition_sources(baskets, config.transitions, wanted, _alike(content, config))
     if "words" in wanted and any(texts := table.texts()):
         found.append(word_source(texts, config.words))

@@ -126,7 +126,7 @@ class Training(Run):
         seed_everything(self.config.train.seed)
         self.read()
         self.leave_out_idle()
-        self.content = self.encode()
+        self.content = self.encode(self.config.train.sources)
         steps = plan(self.bought, self.histories, self.config.train)
         if "sequence" in self.config.train.sources:
             later = [steps.test.past] * test + [self.histories] * release
