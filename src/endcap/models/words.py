@@ -18,8 +18,9 @@ from endcap.core.section import Section
 from endcap.models.neighbour_fits import CHUNK
 from endcap.models.neighbours import NeighbourSource, keep_strongest
 
-WORD = re.compile(r"[^\W_]+")
-UNSPACED = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]{2,}")
+UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
+# A run of letters and digits, ended where the script begins or ends to be one that is written without spaces.
+WORD = re.compile(rf"(?P<unspaced>[{UNSPACED}]+)|[^\W_{UNSPACED}]+")
 
 
 class WordsConfig(Section):
@@ -30,8 +31,9 @@ class WordsConfig(Section):
 def words_of(text: str) -> list[str]:
     """Lower-case words; of scripts written without spaces, every two characters that stand side by side."""
     found: list[str] = []
-    for word in WORD.findall(text.lower()):
-        if UNSPACED.fullmatch(word):
+    for match in WORD.finditer(text.lower()):
+        word = match[0]
+        if match["unspaced"] and len(word) > 1:
             found += [word[place : place + 2] for place in range(len(word) - 1)]
         else:
             found.append(word)
