@@ -1,4 +1,4 @@
-"""Runs one benchmark and records its figures, with the machine, the command, the time and the peak memory.
+"""Runs one benchmark and records its figures, with the machine, the command, the code, the time and the peak memory.
 
 Each benchmark is a module of this folder with `run(...) -> dict[str, float]`, flat: name -> number, intervals as
 `name_lo` and `name_hi`. It takes those of `data`, `dataset`, `seeds` and `peers` that it names. A figure of its own
@@ -14,6 +14,8 @@ import json
 import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many times to train, where the benchmark repeats")
     parser.add_argument("--peers", default="", help="peer systems to measure beside ours, by comma; `all` for all")
     asked = parser.parse_args()
-    started = time.monotonic()
+    started, commit = time.monotonic(), _commit()
     run = importlib.import_module(f"benchmarks.{asked.name}").run
     given = {"data": asked.data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
     taken = inspect.signature(run).parameters
@@ -46,6 +48,7 @@ def main() -> None:
     record = {
         "machine": _machine(),
         "command": _command(asked, list(taken)),
+        "commit": commit,
         "seconds": round(time.monotonic() - started, 1),
         "peak_rss_mb": int(figures.pop("peak_rss_mb", 0)) or peak_rss_mb(),
         "figures": {key: round(float(value), 6) for key, value in figures.items()},
@@ -65,6 +68,12 @@ def _command(asked: argparse.Namespace, taken: list[str]) -> str:
     given = {"data": data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
     settings = "".join(f" {name.upper()}={given[name]}" for name in taken if given[name])
     return f"make bench NAME={asked.name.removeprefix('bench_')}{settings}"
+
+
+def _commit() -> str:
+    """What the code was, with a + where files have been changed since; nothing outside of a repository."""
+    git = [shutil.which("git") or "", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() if git[0] else ""
 
 
 def _module(name: str) -> str:

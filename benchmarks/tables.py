@@ -69,8 +69,9 @@ def amazon() -> str:
     ours = [f"**{shop[metric]:.4f}** {_within(shop, metric)}" for shop in shops for metric in METRICS]
     rows = [("**Endcap**", *ours)]
     for peer, said in PEERS.items():
-        told = [shop.get(f"{metric}__peer_{peer}") for shop in shops for metric in METRICS]
-        rows.append((said, *("–" if value is None else f"{value:.4f}" for value in told)))
+        told = [(shop, f"{metric}__peer_{peer}") for shop in shops for metric in METRICS]
+        cells = [f"{shop[name]:.4f} {_within(shop, name)}" if name in shop else "–" for shop, name in told]
+        rows.append((said, *cells))
     named = [f"{shop.title()} {said}" for shop in recorded for said in ("NDCG@10", "Recall@10")]
     return table(("", *named), rows)
 
