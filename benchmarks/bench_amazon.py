@@ -6,24 +6,28 @@ seeds; the same of every source (`ndcg@10__transitions`); seconds a seed from fi
 
 With PEERS=all, or names by comma, the peers of `benchmarks.peers` follow on the same folder, as `ndcg@10__peer_<name>`,
 each within its own budget: an hour for RecTools' SASRec, ten minutes for the others. What was chosen for each, and the
-curve of SASRec over time, goes to `results/amazon-beauty-peers.json`.
+curve of SASRec over time, goes to `results/amazon-beauty-peers.json`. `seconds_to_beat__peer_rectools_sasrec` is how
+long a training of ours takes, with as few parts as it takes, to be better than SASRec at its best, and
+`times_sooner__peer_rectools_sasrec` how many times sooner that is.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
+from benchmarks.bench_time import sooner
+from benchmarks.leave_one_out import METRIC, folder_of, tell
 from benchmarks.peers.run import PEERS, run_peers
 from benchmarks.run import HERE, peak_rss_mb
 from endcap.app.benchmark import benchmark
-from endcap.core.errors import CallerError
+
+SASREC = "peer_rectools_sasrec"
 
 
 def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[str, float]:
     folder = folder_of(data, dataset)
-    found = benchmark(folder, seeds=seeds, progress=_tell)
+    found = benchmark(folder, seeds=seeds, progress=tell)
     for note in found.notes:
         print(note)
     print(found.comparison.to_markdown())
@@ -31,24 +35,11 @@ def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[st
     names = list(PEERS) if peers == "all" else [name for name in peers.split(",") if name]
     if not names:
         return ours
-    figures, details = run_peers(names, folder, seed=0, progress=_tell)
+    figures, details = run_peers(names, folder, seed=0, progress=tell)
     (HERE / "results" / f"amazon-{dataset}-peers.json").write_text(
         json.dumps(details, indent=1) + "\n", encoding="utf-8"
     )
+    if f"{METRIC}__{SASREC}" in figures:
+        beaten = sooner(folder, figures[f"{METRIC}__{SASREC}"], figures[f"seconds_fit__{SASREC}"])
+        figures |= {f"{name}__{SASREC}": value for name, value in beaten.items()}
     return ours | figures
-
-
-def folder_of(data: Path | None, dataset: str) -> Path:
-    """The folder itself, or the one named after the data set in it."""
-    if data is None:
-        raise CallerError("No folder was named.", where="DATA", next_step="Add DATA=<folder with sequences.txt>.")
-    places = (data, data / dataset, data / f"amazon-{dataset}")
-    found = next((place for place in places if (place / "sequences.txt").is_file()), None)
-    if found is None:
-        raise CallerError("There is no sequences.txt.", where=str(data), next_step="Check DATA and DATASET.")
-    return found
-
-
-def _tell(stage: str, share: float) -> None:
-    if share == 0.0:
-        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from benchmarks.bench_amazon import folder_of
+from benchmarks.leave_one_out import folder_of
 from endcap.app.benchmark import SETTINGS
 from endcap.app.parallel import in_order
 from endcap.app.publish import Release, read_release

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.bench_amazon import folder_of
+from benchmarks.leave_one_out import folder_of
 from endcap.app.config import Config
 from endcap.app.content import content_vectors
 from endcap.app.pretrain import train_weights

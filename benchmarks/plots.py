@@ -1,9 +1,9 @@
 """Draws recorded figures into docs/images: make plots
 
-demo.svg                          the product beside its best baselines, three tasks
-quality-over-time-<dataset>.svg   NDCG@10 against training seconds, ours and the peers'
-ablation-<dataset>.svg            what each part is worth
-transfer-<dataset>.svg            begun from weights of another shop, against from nothing
+demo.svg                 the product beside its best baselines, three tasks
+time-<dataset>.svg       NDCG@10 against training seconds, ours and the peers'
+ablation-<dataset>.svg   what each part is worth
+transfer-<dataset>.svg   begun from weights of another shop, against from nothing
 """
 
 from __future__ import annotations
@@ -20,20 +20,13 @@ mpl.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from benchmarks.tables import PEERS, RESULTS, Figures, beside, figures, words
+from benchmarks.tables import PEERS, RESULTS, WITHIN, Figures, beside, figures, words
 
 IMAGES = RESULTS.parents[1] / "docs" / "images"
 OURS, THEIRS = "#d9480f", "#868e96"
 METRIC = "ndcg@10"
 BASELINES = 6
 TASKS = {"all": "Next basket", "discovery": "New to the household", "cart": "Rest of the basket"}
-WITHIN = {
-    "graph": "graph alone",
-    "counted": "all that is counted",
-    "counted_and_texts": "with texts",
-    "four_epochs": "with four epochs",
-    "everything": "with all twelve",
-}
 LOOK = {
     "svg.hashsalt": "endcap",
     "svg.fonttype": "none",
@@ -50,11 +43,11 @@ def main() -> None:
         for axes, task in zip(panels, TASKS, strict=True):
             demo(axes, task, figures("demo"))
     for name in sorted(path.stem for path in RESULTS.glob("ablation-*.json")):
-        dataset = name.removeprefix("ablation-")
         with drawing(name, (8, 6)) as (axes,):
             ablation(axes, figures(name))
-        with drawing(f"quality-over-time-{dataset}", (8, 5)) as (axes,):
-            over_time(axes, figures(name), dataset)
+    for name in sorted(path.stem for path in RESULTS.glob("time-*.json")):
+        with drawing(name, (8, 5)) as (axes,):
+            over_time(axes, figures(name), name.removeprefix("time-"))
     for name in sorted(path.stem for path in RESULTS.glob("transfer-*.json")):
         with drawing(name, (7, 4.5)) as (axes,):
             transfer(axes, figures(name))

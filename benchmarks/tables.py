@@ -19,6 +19,13 @@ PEERS = {
     "implicit_als": "implicit ALS",
     "implicit_bpr": "implicit BPR",
 }
+WITHIN = {
+    "graph": "graph alone",
+    "counted": "all that is counted",
+    "counted_and_texts": "with texts",
+    "four_epochs": "with four epochs",
+    "everything": "with all twelve",
+}
 SHOPS = ("beauty", "sports")
 BOUNDS = ("_lo", "_hi")
 METRICS = ("ndcg@10", "recall@10")
@@ -109,6 +116,19 @@ def ablation(shop: str) -> str:
         for name in sorted(lost, key=lost.__getitem__, reverse=True)
     ]
     return table(("Without", "NDCG@10", "Lost [95 %]"), [("nothing", f"{found['ndcg@10']:.4f}", ""), *rows])
+
+
+def time(shop: str) -> str:
+    """What less time buys, and how much sooner than RecTools' SASRec at its best that is."""
+    found, beside_it = figures(f"time-{shop}"), figures(f"amazon-{shop}")
+    best, after = (beside_it[f"{name}__peer_rectools_sasrec"] for name in ("ndcg@10", "seconds_fit"))
+    rows = []
+    for name, said in WITHIN.items():
+        quality, seconds = found[f"ndcg@10_within_{name}"], found[f"seconds_within_{name}"]
+        sooner = f"{after / seconds:.1f} times" if quality > best else ""
+        rows.append((said, f"{seconds:.0f}", f"{quality:.4f}", sooner))
+    rows.append(("RecTools SASRec at its best", f"{after:,.0f}", f"{best:.4f}", ""))
+    return table(("", "Seconds of training", "NDCG@10", "Sooner than RecTools' best"), rows)
 
 
 def cold(shop: str) -> str:
