@@ -11,6 +11,7 @@ import numpy as np
 from endcap.app.parallel import in_order
 from endcap.app.sources import Fitted
 from endcap.app.tasks import Question, question
+from endcap.core.errors import ServiceError
 from endcap.core.protocols import CandidateSource
 from endcap.core.ranking import best_positions
 from endcap.core.types import Evidence, Float32Array, Int32Array
@@ -22,6 +23,7 @@ from endcap.models.buy_again import PersonalFrequency
 from endcap.recommend.candidates import weigh
 from endcap.recommend.filters import every
 from endcap.recommend.pipeline import Pipeline
+from endcap.recommend.pipeline import Ranked as Sorted
 
 Answer = tuple[Ranked, Int32Array]
 OURS = "endcap"
@@ -88,8 +90,7 @@ def _all_answers(
 ) -> list[list[Answer]]:
     """Every case, answered by ours and then by each baseline. Baselines, if any, begin with the pipeline's sources."""
     sold = np.flatnonzero(fitted.stats.baskets > 0).astype(np.int32)
-    fallback_place = np.empty(len(fitted.table), np.float32)
-    fallback_place[pipeline.fallback] = np.arange(len(fitted.table))
+    selling = _selling(fitted, pipeline.fallback)
 
     def answer(piece: range) -> list[list[Answer]]:
         some = [question(task, asked[place], histories, fitted.table.ids) for place in piece]
@@ -97,7 +98,7 @@ def _all_answers(
         ours = [evidence[: len(pipeline.sources)] for evidence in said] if baselines else None
         ranked = pipeline.rank([(one.query, one.context) for one in some], ours)
         return [
-            _answers(one, pipeline, found.items, evidence, sold, fallback_place)
+            _answers(one, pipeline, found, evidence, sold, selling)
             for one, found, evidence in zip(some, ranked, said, strict=True)
         ]
 
@@ -107,23 +108,44 @@ def _all_answers(
 def _answers(
     asked: Question,
     pipeline: Pipeline,
-    ours: Int32Array,
+    ours: Sorted,
     baselines: Sequence[Evidence],
     sold: Int32Array,
-    fallback_place: Float32Array,
+    selling: Float32Array,
 ) -> list[Answer]:
-    """One case, answered by ours (its list, best first) and then each baseline, over the same eligible items."""
+    """One case, answered by ours and then each baseline, over the same eligible items. ServiceError where ours had to
+    fall back: what answered then is not what is measured."""
+    if ours.degraded:
+        raise ServiceError(f"{', '.join(ours.degraded)} failed.", where="measuring", next_step="See the log.")
     eligible = sold[every(pipeline.filters, asked.query, asked.context, sold)]
     targets = asked.targets[np.isin(asked.targets, eligible)]
     unreachable = asked.unreachable + len(asked.targets) - len(targets)
     places = np.searchsorted(eligible, targets).astype(np.int32)
-    ours = ours[np.isin(ours, eligible, kind="table")]
-    # what was no candidate follows in the order of the fallback
-    scores = -fallback_place[eligible]
-    scores[np.searchsorted(eligible, ours)] = np.arange(len(ours), 0, -1, dtype=np.float32)
+    kept = np.isin(ours.items, eligible, kind="table")
+    # what was no candidate follows in the order of the fallback, with the ties that each of the two has
+    scores = selling[eligible]
+    scores[np.searchsorted(eligible, ours.items[kept])] = 1 + _ascending(ours.scores[::-1])[::-1][kept]
     found = np.stack([scores, *(said.at(eligible) for said in baselines)])
     ranked = rank_in_each(found, places, unreachable)
     return [(one, eligible[best_positions(row, K)]) for one, row in zip(ranked, found, strict=True)]
+
+
+def _selling(fitted: Fitted, best_first: Int32Array) -> Float32Array:
+    """float32 [items], at most 0: higher sells better, equal where only the catalogue's order decides."""
+    worst_first = best_first[::-1]
+    found = np.empty(len(worst_first), np.float32)
+    found[worst_first] = _ascending(fitted.stats.lately[worst_first], fitted.stats.baskets[worst_first])
+    found -= found.max(initial=0)
+    return found
+
+
+def _ascending(*keys: Float32Array) -> Float32Array:
+    """float32 [n] of sorted keys: 0 for the first, one more wherever a key is not that of the one before."""
+    steps = np.zeros(len(keys[0]), np.float32)
+    for key in keys:
+        steps[1:] += key[1:] != key[:-1]
+    found: Float32Array = np.cumsum(steps > 0, dtype=np.float32)
+    return found
 
 
 def _beyond_accuracy(slates: Sequence[Int32Array], fitted: Fitted) -> dict[str, float]:

@@ -34,12 +34,14 @@ class Ranked:
     that are no targets share each target's score. n_eligible: items that could have been shown, targets included.
 
     Targets that no ranking could hold (`unreachable` below: unknown to the model, hidden by a rule) stand behind all
-    the rest. They count in both fields, so recall and AUC pay for them.
+    the rest, and are found at no cutoff, be the catalogue as small as it may. They count in all fields, so recall and
+    AUC pay for them. missed: how many they are, the last of `ranks`.
     """
 
     ranks: Int64Array
     ties: Int64Array
     n_eligible: int
+    missed: int = 0
 
 
 def rank_targets(
@@ -147,10 +149,11 @@ def category_diversity(slates: Sequence[Int32Array], categories: Sequence[Set[st
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
     """All targets end to end, sorted by query and rank. query, ranks, ties, nth (its place among the query's targets,
-    from 0): int64 [all targets]. targets: int64 [q], how many each query has."""
+    from 0): int64 [all targets]. reachable: bool [all targets]. targets: int64 [q], how many each query has."""
 
     query: Int64Array
     ranks: Int64Array
+    reachable: NDArray[np.bool_]
     ties: Int64Array
     nth: Int64Array
     targets: Int64Array
@@ -160,9 +163,10 @@ def _found(queries: Sequence[Ranked], targets: Int64Array) -> _Found:
     query = np.repeat(np.arange(len(queries)), targets)
     ranks = np.concatenate([ranked.ranks for ranked in queries])
     ties = np.concatenate([ranked.ties for ranked in queries])
+    last = np.array([ranked.n_eligible - ranked.missed for ranked in queries], np.int64)
     order = np.lexsort((ranks, query))
     nth = np.arange(len(ranks)) - np.repeat(np.cumsum(targets) - targets, targets)
-    return _Found(query, ranks[order], ties[order], nth, targets)
+    return _Found(query, ranks[order], (ranks <= last[query])[order], ties[order], nth, targets)
 
 
 def _places(scores: Float32Array, wanted: Float32Array, outside: Float32Array) -> tuple[Int64Array, Int64Array]:
@@ -197,6 +201,7 @@ def _followed(ranks: Int64Array, ties: Int64Array, n_eligible: int, unreachable:
         np.concatenate([ranks, last]).astype(np.int64),
         np.concatenate([ties, np.zeros(unreachable)]).astype(np.int64),
         n_eligible + unreachable,
+        unreachable,
     )
 
 
@@ -215,7 +220,7 @@ def _check_targets(targets: Int32Array, n_items: int | None, unreachable: int) -
 
 def _at(k: int, found: _Found) -> dict[str, Float64Array]:
     """The metrics of one cutoff."""
-    inside = found.ranks <= k
+    inside = (found.ranks <= k) & found.reachable
 
     def total(values: Float64Array) -> Float64Array:
         return np.bincount(found.query[inside], values[inside], len(found.targets)).astype(np.float64)
