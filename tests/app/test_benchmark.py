@@ -54,6 +54,25 @@ def test_a_log_where_nothing_is_new_to_anybody(tmp_path):
         benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([f"u{user} x" for user in range(40)], "No line has two items"),
+        ([f"u{user} x{user}" for user in range(40)], "No line has two items"),
+    ],
+)
+def test_a_log_with_nothing_to_ask(tmp_path, lines, said):
+    (tmp_path / "sequences.txt").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=said):
+        benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
+
+
+def test_where_there_is_nothing_to_learn_that_is_told(tmp_path):
+    (tmp_path / "sequences.txt").write_text("\n".join(f"u{user} i{user % 7} i{user % 11 + 7}" for user in range(60)))
+    found = benchmark(tmp_path, seeds=1, progress=lambda stage, share: None)
+    assert "Nobody did anything to learn from" in " ".join(found.notes)
+
+
 def test_a_whole_that_is_worse_than_a_part_is_told():
     draw = np.random.default_rng(0)
     part = draw.random(200)

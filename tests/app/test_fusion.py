@@ -56,7 +56,7 @@ def test_a_blend_is_taken_where_it_is_the_truth():
     found = fused(asked(300, lambda a, b, price: 0.7 * a + 0.3 * b))
     assert isinstance(found.scorer, Blend)
     np.testing.assert_allclose(found.scorer.weights, [0.7, 0.3], atol=0.1)
-    assert found.notes[-1].startswith("A blend of the sources' scores orders candidates: on users left out NDCG@10 is")
+    assert found.notes[-1].startswith("A blend of the sources' scores orders candidates. On users left out")
 
 
 def test_an_optional_source_without_use_is_left_out_of_either():

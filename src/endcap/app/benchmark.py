@@ -6,6 +6,7 @@ Its headline hides each user's own history (task `discovery`), as most recent pa
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,18 @@ def benchmark(folder: Path, *, seeds: int, progress: Progress) -> Benchmarked:
     figures["ndcg@10_sd_of_seeds"] = stdev(headlines) if seeds > 1 else 0.0
     figures["seconds_per_seed"] = mean(taken)
     figures["users_per_second"] = mean(run.users_per_second for run in runs)
+    figures["peak_rss_mb"] = peak_rss_mb()
     return Benchmarked(comparison, figures, runs[0].notes, runs[0].seconds)
+
+
+def peak_rss_mb() -> int:
+    """The most memory that this process, or one that it waited for, held at once; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _tell(progress: Progress, seed: int, stage: str, share: float) -> None:
@@ -76,6 +88,8 @@ def _one(folder: Path, seed: int, progress: Progress) -> Measured:
                 raise DataError(
                     error.what, where=str(folder), next_step="Give it more users, or longer lines."
                 ) from error
+    if UNFILTERED not in measured.comparison.tasks:
+        raise DataError("No line has two items.", where=str(folder), next_step="Give it users with two items or more.")
     if FILTERED not in measured.comparison.tasks:
         raise DataError(
             "Every user's last item is in the same line before it, so that none is left to find with the own history "

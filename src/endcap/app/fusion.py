@@ -61,7 +61,8 @@ def fuse(examples: Examples, names: tuple[str, ...], config: Config, progress: C
     queries, users = len(examples.sizes), len(np.unique(examples.users))
     if queries < ranker.min_blend or users < ranker.folds:
         note = (
-            f"Only {queries} past moments, of {users} shoppers, could teach what to weigh; it takes {ranker.min_blend}."
+            f"Only {queries} past moments, of {users} shoppers, could teach what to weigh; it takes {ranker.min_blend} "
+            f"of {ranker.folds}."
         )
         return Fused(None, frozenset(), (f"{note} Candidates are ordered by rank fusion.",))
     if queries < ranker.min_queries:
@@ -98,7 +99,8 @@ def _told(scorer: Ranker | Blend, trial: Trial, blended: Gains, examples: Exampl
     who = f"A ranker of {trial.trees} trees" if isinstance(scorer, Ranker) else "A blend of the sources' scores"
     ranker, blend = _mean(trial.gains, examples), _mean(blended, examples)
     return (
-        f"{who} orders candidates: on users left out NDCG@10 is {ranker:.4f} by the ranker, {blend:.4f} by the blend."
+        f"{who} orders candidates. On users left out whose next item is a candidate, among a sample of the others, "
+        f"NDCG@10 is {ranker:.4f} by the ranker, {blend:.4f} by the blend."
     )
 
 

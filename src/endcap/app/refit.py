@@ -105,7 +105,7 @@ class _Refit(Run):
     def _fit(self, folder: Path, names: list[str]) -> Fitted:
         content = self.encode(names)
         self.stage("fit sources on the whole log")
-        found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, content, self.config))
+        found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, content, self.config, set(names)))
         if SEQUENCE in names:
             stage = "go on with the sequence model"
             self.stage(stage)

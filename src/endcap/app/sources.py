@@ -6,7 +6,7 @@ looks at; `fit_lasting` takes longer and holds for weeks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,17 +95,17 @@ def fit_fresh(histories: Histories, table: ItemTable, until_ms: int, config: Con
 
 
 def fit_lasting(
-    histories: Histories, table: ItemTable, content: Float32Array | None, config: Config
+    histories: Histories, table: ItemTable, content: Float32Array | None, config: Config, wanted: Set[str]
 ) -> list[CandidateSource]:
-    """Sources that count pairs over all of history, and content. content: float32 [items, any], or None."""
-    wanted = set(config.train.sources)
+    """Sources that count pairs over all of history, and content, of those wanted. content: float32 [items, any], or
+    None."""
     baskets = Baskets.build(histories, len(table))
     found: list[CandidateSource] = []
     if wanted & {"together", "knn", "knn_last"}:
         found += knn_sources(baskets, config.neighbours)
     if wanted & {"ease", "ease_cart"}:
         found += ease_sources(baskets, config.neighbours)
-    if wanted.intersection(EDGES):
+    if wanted & set(EDGES):
         found += transition_sources(baskets, config.transitions, wanted, _alike(content, config))
     if "words" in wanted and any(texts := table.texts()):
         found.append(word_source(texts, config.words))

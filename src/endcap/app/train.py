@@ -76,9 +76,10 @@ def measure(shop: Shop, *, progress: Progress) -> Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taught:
-    """What there is to learn from: examples (None where no source proposed what was bought), the names of their
-    features, and what shortened their candidates."""
+    """What there is to learn from: how many past moments, examples of them (None where no source proposed what was
+    bought), the names of their features, and what shortened their candidates."""
 
+    moments: int
     examples: Examples | None
     names: tuple[str, ...]
     shortlist: Shortlist | None
@@ -150,12 +151,14 @@ class Training(Run):
                 pipeline, _ = build_pipeline(fitted, fusion, train.per_source, shown=self._everything())
             progress = partial(self.share, "ranker examples", place, len(steps.examples))
             parts += examples_at(pipeline, self.histories, moment.cases, train, progress)
-        return Taught(join(parts) if parts else None, pipeline.hydrator.names, fusion.shortlist)
+        asked = sum(len(cases) for moment in steps.examples for cases in moment.cases.values())
+        return Taught(asked, join(parts) if parts else None, pipeline.hydrator.names, fusion.shortlist)
 
     def fuse(self, taught: Taught) -> Fusion:
         """The rest of step 2."""
         if taught.examples is None:
-            self.notes.append("No source proposed what was bought next. Candidates are ordered by rank fusion.")
+            why = "No source proposed what was bought next" if taught.moments else "Nobody did anything to learn from"
+            self.notes.append(f"{why} in the validation part. Candidates are ordered by rank fusion.")
             return Fusion(shortlist=taught.shortlist)
         self.stage("fit the ranker")
         fused = fuse(taught.examples, taught.names, self.config, partial(self.share, "fit the ranker", 0, 1))
@@ -192,7 +195,8 @@ class Training(Run):
 
     def _lasting(self, stage: str, past: Histories) -> list[CandidateSource]:
         self.stage(stage)
-        found = fit_lasting(past, self.table, self.content, self.config)
+        wanted = set(self.config.train.sources) - self.left_out
+        found = fit_lasting(past, self.table, self.content, self.config, wanted)
         if self._sequences is not None and "sequence" not in self.left_out:
             model = "train the sequence model"
             self.stage(model)
