@@ -76,7 +76,11 @@ def search(
         begun = time.monotonic()
         if trials and begun - started + slowest > seconds:
             break
-        ndcg = protocol.rank(stage, fit(stage, settings, seed)).ndcg
+        try:
+            ndcg = protocol.rank(stage, fit(stage, settings, seed)).ndcg
+        except FloatingPointError as error:  # of these settings; the others may be sound
+            print(f"no figure with {settings}: {error}", flush=True)
+            ndcg = 0.0
         taken = time.monotonic() - begun
         slowest = max(slowest, taken)
         trials.append({"settings": settings, "ndcg@10": round(ndcg, 5), "seconds": round(taken, 1)})

@@ -3,7 +3,7 @@
 A folder holds `sequences.txt`, a line a user: `user item item …`, oldest first. The last item is the test target, the
 one before it the validation target. A user with two items has a test target alone, one with one item has none; each
 keeps one item at least to learn from. All items of the stage's past are ranked, and a target that is not among them
-stands behind them all. Ties count against the model. The headline hides the user's own history, and leaves out a
+is not found. Ties count against the model. The headline hides the user's own history, and leaves out a
 target that is in it; the `_unfiltered` figures hide nothing.
 
 Legend: u users, i items of the whole log, q users who are asked about, b users of one batch.
@@ -11,6 +11,7 @@ Legend: u users, i items of the whole log, q users who are asked about, b users 
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ K = 10
 BATCH = 256
 RESAMPLES = 1000
 HIDDEN = np.float32(-np.inf)
+NOWHERE = np.iinfo(np.int64).max // 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +60,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranks:
-    """filtered, unfiltered: int64 [q], 1-based places of the targets. new: bool [q], the target is not in the user's
-    history, so its filtered place counts. users_per_second: scored, own history hidden, best ten found."""
+    """filtered, unfiltered: int64 [q], 1-based places of the targets; NOWHERE of one that is not known. new: bool [q],
+    the target is not in the user's history, so its filtered place counts. users_per_second: scored, own history hidden,
+    best ten found."""
 
     filtered: Int64Array
     unfiltered: Int64Array
@@ -86,10 +89,10 @@ def read(folder: Path) -> Log:
     path = folder / "sequences.txt"
     places: dict[str, int] = {}
     sequences: dict[str, Int32Array] = {}
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if not line.strip():
             continue
-        user, *items = line.split()
+        user, *items = line.decode("utf-8").split()
         if not items or user in sequences:
             raise ValueError(f"{path}:{number}: not `user item item …` of a user who has no line yet.")
         sequences[user] = np.array([places.setdefault(item, len(places)) for item in items], np.int32)
@@ -109,21 +112,26 @@ def test(log: Log) -> Stage:
 
 
 def rank(stage: Stage, score: Score, batch: int = BATCH) -> Ranks:
-    """Where the targets stand: one plus the other items that score as much or more. ValueError for NaN."""
+    """Where the targets stand: one plus the other items that score as much or more. FloatingPointError for NaN,
+    ValueError where nobody is asked."""
+    if not len(stage.asked):
+        raise ValueError("No line is long enough to be asked about. Give it users with three items or more.")
     filtered, unfiltered, new = [], [], []
     seconds = 0.0
     for users, targets in _batches(stage, batch):
         started = time.perf_counter()
         scores = score(users)
         seconds += time.perf_counter() - started
-        if scores.shape != (len(users), len(stage.known)) or np.isnan(scores).any():
-            raise ValueError(f"Scores of shape {scores.shape} for {len(users)} users, or NaN among them.")
+        if scores.shape != (len(users), len(stage.known)):
+            raise ValueError(f"Scores of shape {scores.shape} for {len(users)} users.")
+        if np.isnan(scores).any():
+            raise FloatingPointError("There is NaN among the scores.")
         wanted = scores[np.arange(len(users)), targets]
         reachable = stage.known[targets]
-        everywhere = np.where(reachable, (scores[:, stage.known] >= wanted[:, None]).sum(axis=1), stage.known.sum() + 1)
+        everywhere = np.where(reachable, (scores[:, stage.known] >= wanted[:, None]).sum(axis=1), NOWHERE)
         own = [np.unique(stage.past[user]) for user in users]
         above = [
-            np.count_nonzero(row[items] >= want) if known else len(items)
+            np.count_nonzero(row[items] >= want) if known else 0
             for row, items, want, known in zip(scores, own, wanted, reachable, strict=True)
         ]
         unfiltered.append(everywhere)

@@ -59,16 +59,30 @@ def test_ties_count_against_the_model_and_history_is_hidden(log):
     assert tied.filtered[2] == 2
 
 
-def test_what_cannot_be_found_stands_last_and_repeats_count_unfiltered_only(log):
+def test_what_cannot_be_found_is_not_found_and_repeats_count_unfiltered_only(log):
     ranks = protocol.rank(protocol.test(log), scored([[1, 2, 3, 0], [1, 2, 3, 9], [3, 2, 1, 0], [0] * 4]))
     assert ranks.new.tolist() == [False, True, True]
-    assert ranks.unfiltered.tolist() == [3, 4, 2]
-    assert ranks.filtered[1:].tolist() == [1, 2]
+    assert ranks.unfiltered.tolist() == [3, protocol.NOWHERE, 2]
+    assert ranks.filtered[1:].tolist() == [protocol.NOWHERE, 2]
     values = ranks.values()
-    assert values["ndcg@10"] == pytest.approx([1, 1 / np.log2(3)])
-    assert values["ndcg@10_unfiltered"] == pytest.approx([0.5, 1 / np.log2(5), 1 / np.log2(3)])
-    assert values["recall@10"].tolist() == [1, 1]
-    assert ranks.ndcg == pytest.approx((1 + 1 / np.log2(3)) / 2)
+    assert values["ndcg@10"] == pytest.approx([0, 1 / np.log2(3)])
+    assert values["ndcg@10_unfiltered"] == pytest.approx([0.5, 0, 1 / np.log2(3)])
+    assert values["recall@10"].tolist() == [0, 1]
+    assert ranks.ndcg == pytest.approx(1 / np.log2(3) / 2)
+
+
+def test_there_is_nobody_to_ask(tmp_path):
+    (tmp_path / "sequences.txt").write_text("ann a b\nbob b")
+    with pytest.raises(ValueError, match="three items"):
+        protocol.rank(protocol.validation(protocol.read(tmp_path)), scored([[0.0] * 2] * 2))
+
+
+def test_settings_that_give_no_scores_do_not_end_the_search(log):
+    def fit(stage, settings, seed):
+        return scored([[settings["x"]] * 4] * 4)
+
+    trials = search(protocol.validation(log), fit, {"x": [0.0, float("nan")]}, seed=0, seconds=60)
+    assert sorted(trial["ndcg@10"] > 0 for trial in trials) == [False, True]
 
 
 def test_places_after_the_tenth_are_worth_nothing():
@@ -86,7 +100,7 @@ def test_the_best_leave_out_what_is_hidden():
 
 
 def test_scores_that_are_no_scores_are_refused(log):
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(FloatingPointError, match="NaN"):
         protocol.rank(protocol.test(log), scored([[np.nan] * 4] * 4))
     with pytest.raises(ValueError, match="shape"):
         protocol.rank(protocol.test(log), scored([[0.0] * 3] * 4))
