@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.leave_one_out import METRIC, Values, folder_of, pipeline, tell, tested, training
+from benchmarks.leave_one_out import METRIC, Values, folder_of, ndcg_by_user, pipeline, tell, training
 from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted
 from endcap.app.train import Taught, Training
@@ -60,7 +60,7 @@ def _values(folder: Path, seed: int) -> Values:
         taught = begun.teach(steps)
         fitted = begun.fit_at(steps.test)
         tell(f"seed {seed}: rankers without each part", 0.0)
-        found = tested(begun, steps, fitted, dict(_variants(begun, taught, fitted)))
+        found = ndcg_by_user(begun, steps, fitted, dict(_variants(begun, taught, fitted)))
     for name, values in found.items():
         tell(f"seed {seed} without {name or 'nothing'}: {values.mean():.4f}", 0.0)
     return found

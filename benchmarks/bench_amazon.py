@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.bench_time import sooner
 from benchmarks.leave_one_out import METRIC, folder_of, tell
 from benchmarks.peers.run import PEERS, run_peers
-from benchmarks.run import HERE, peak_rss_mb
+from benchmarks.run import HERE
 from endcap.app.benchmark import benchmark
 
 SASREC = "peer_rectools_sasrec"
@@ -31,10 +31,9 @@ def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[st
     for note in found.notes:
         print(note)
     print(found.comparison.to_markdown())
-    ours = found.figures | {"peak_rss_mb": peak_rss_mb()}  # read before any peer takes more
     names = list(PEERS) if peers == "all" else [name for name in peers.split(",") if name]
     if not names:
-        return ours
+        return found.figures
     figures, details = run_peers(names, folder, seed=0, progress=tell)
     (HERE / "results" / f"amazon-{dataset}-peers.json").write_text(
         json.dumps(details, indent=1) + "\n", encoding="utf-8"
@@ -42,4 +41,4 @@ def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[st
     if f"{METRIC}__{SASREC}" in figures:
         beaten = sooner(folder, figures[f"{METRIC}__{SASREC}"], figures[f"seconds_fit__{SASREC}"])
         figures |= {f"{name}__{SASREC}": value for name, value in beaten.items()}
-    return ours | figures
+    return found.figures | figures

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.leave_one_out import METRIC, folder_of, pipeline, tested, training
+from benchmarks.leave_one_out import METRIC, folder_of, ndcg_by_user, pipeline, training
 
 COUNTED = (
     '"knn", "knn_last", "transitions", "transitions_last", "second_hop", "ease", "shoppers", "trending", "popular"'
@@ -52,6 +52,6 @@ def reached(folder: Path, name: str) -> tuple[float, float]:
         fusion = begun.fuse(begun.teach(steps))
         fitted = begun.fit_at(steps.test)
         seconds = time.monotonic() - started
-        found = float(tested(begun, steps, fitted, {"": pipeline(begun, fitted, fusion)})[""].mean())
+        found = float(ndcg_by_user(begun, steps, fitted, {"": pipeline(begun, fitted, fusion)})[""].mean())
     print(f"within {name}: {found:.4f} in {seconds:.0f} s", flush=True)
     return found, seconds

@@ -42,6 +42,7 @@ from endcap.models.windows import Sequences
 
 FROM = "sports"
 PERCENTS = (1, 10, 100)
+LENT = {"ids": False, "turned": True}
 ITEMS = {"content": {"ids": False}, "ids": {"ids": True}}
 
 
@@ -67,7 +68,7 @@ def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
     with TemporaryDirectory() as cache:
         lender, asked = _everything(there, Path(cache)), _asked(here, Path(cache))
     for seed in range(seeds):
-        lent, _ = train_weights(*lender, SequenceConfig(ids=False, turned=True, seed=seed))
+        lent, _ = train_weights(*lender, SequenceConfig(**LENT, seed=seed))
         for name, value in _curve(asked, lent, seed):
             print(f"{time.strftime('%H:%M:%S')} seed {seed} {name} {value:.4f}", flush=True)
             found.setdefault(name, []).append(value)
@@ -77,8 +78,7 @@ def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
 
 def _curve(asked: Asked, lent: SequenceWeights, seed: int) -> Iterator[tuple[str, float]]:
     """(name of a figure, its value), one training each."""
-    content_only = SequenceConfig(ids=False, seed=seed)
-    untrained = SequenceModel(len(asked.names.items), content_only, asked.content)
+    untrained = SequenceModel(len(asked.names.items), SequenceConfig(**LENT, seed=seed), asked.content)
     lent.give(untrained, asked.names)
     yield "ndcg@10_asis", asked.measured(untrained)
     order = np.random.default_rng(seed).permutation(len(asked.past.offsets) - 1)

@@ -31,14 +31,21 @@ WORKERS = 2
 Values = dict[str, np.ndarray]
 
 
-def folder_of(data: Path | None, dataset: str) -> Path:
-    """The folder itself, or the one named after the data set in it."""
+def folder_of(data: Path | None, dataset: str | None) -> Path:
+    """The one that is named after the data set, in the folder or beside it, or else the folder itself: the first that
+    holds sequences."""
     if data is None:
         raise CallerError("No folder was named.", where="DATA", next_step="Add DATA=<folder with sequences.txt>.")
-    places = (data, data / dataset, data / f"amazon-{dataset}")
+    if not dataset:
+        raise CallerError("The data set has no name.", where="DATASET", next_step="Add DATASET=<name for the results>.")
+    here = data.absolute()
+    named = [within / name for within in (here, here.parent) for name in (dataset, f"amazon-{dataset}")]
+    places = [here] * (here in named) + named + [here]
     found = next((place for place in places if (place / "sequences.txt").is_file()), None)
     if found is None:
-        raise CallerError("There is no sequences.txt.", where=str(data), next_step="Check DATA and DATASET.")
+        raise CallerError(
+            f"There is no sequences.txt of {dataset}.", where=str(data), next_step="Check DATA and DATASET."
+        )
     return found
 
 
@@ -57,7 +64,7 @@ def pipeline(begun: Training, fitted: Fitted, fusion: Fusion) -> Pipeline:
     return build_pipeline(fitted, fusion, begun.config.train.per_source, shown=shown)[0]
 
 
-def tested(begun: Training, steps: Plan, fitted: Fitted, pipelines: Mapping[str, Pipeline]) -> Values:
+def ndcg_by_user(begun: Training, steps: Plan, fitted: Fitted, pipelines: Mapping[str, Pipeline]) -> Values:
     """NDCG@10 of each user by pipelines with some of the sources, which are asked once for all of them."""
     cases, ids = steps.test.cases[FILTERED].cases, fitted.table.ids
     sold, names = fitted.stats.baskets > 0, [source.name for source in fitted.sources]

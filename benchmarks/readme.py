@@ -13,12 +13,13 @@ from pathlib import Path
 from benchmarks import tables
 
 ROOT = Path(__file__).parents[1]
+EACH = {"costs": tables.costs, "sources": tables.sources, "time": tables.time}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"speed": tables.speed, "demo": tables.demo, "amazon": tables.amazon},
     ROOT / "docs" / "benchmarks.md": {
         "amazon": tables.amazon,
-        "costs-beauty": partial(tables.costs, "beauty"),
-        "sources-beauty": partial(tables.sources, "beauty"),
+        **{f"{name}-{shop}": partial(block, shop) for name, block in EACH.items() for shop in tables.SHOPS},
+        "ablation": partial(tables.ablation, "beauty"),
         "cold": partial(tables.cold, "beauty"),
         "refit": tables.refit,
         "transfer": partial(tables.transfer, "beauty"),
@@ -33,10 +34,12 @@ def main() -> None:
 
 
 def written(text: str, blocks: dict[str, Callable[[], str]]) -> str:
-    """The page with every marked block as the results have it."""
+    """The page with every marked block as the results have it. LookupError names one that the page has no place for."""
     for name, block in blocks.items():
         marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = marked.sub(lambda found, block=block: found[1] + block() + found[2], text)
+        text, places = marked.subn(lambda found, block=block: found[1] + block() + found[2], text)
+        if not places:
+            raise LookupError(f"The page has no <!-- {name} --> and <!-- /{name} -->.")
     return text
 
 
