@@ -51,6 +51,16 @@ def test_model_that_scores_all_alike_finds_nothing():
     assert measure([found])["auc"].tolist() == [0.5]
 
 
+def test_what_cannot_be_found_is_no_hit_in_a_catalogue_shorter_than_the_list():
+    found = rank_targets(scores(0.9, 0.8, 0.7), items(0), unreachable=1)
+    assert found.ranks.tolist() == [1, 4]
+    measured = measure([found, rank_targets(scores(0.9), items(), unreachable=2)])
+    assert measured["recall@10"].tolist() == [0.5, 0]
+    assert measured["hit_rate@10"].tolist() == [1, 0]
+    assert measured["ndcg@10"].tolist() == pytest.approx([1 / (1 + 1 / np.log2(3)), 0])
+    assert measured["auc"].tolist() == pytest.approx([0.5, 0])
+
+
 def test_excluded_items_are_not_eligible():
     given = scores(0.9, 0.8, 0.7, 0.6)
     found = rank_targets(given, items(3), items(0, 1, 1))
