@@ -6,7 +6,8 @@ as the whole has, on what the others propose; a *family* (`all_graph`) goes as o
 
     ndcg@10, _lo, _hi           the whole; the mean over seeds
     ndcg@10_without_<source>    and what is lost by it, `ndcg@10_lost_<source>` with `_lo` and `_hi`, over users
-    ndcg@10_without_ranker      the blend in its place; `_without_ranker_and_blend`: rank fusion
+    ndcg@10_without_ranker      the blend in its place; `_without_ranker_and_blend`: rank fusion of
+                                the blend's shortlist
 
 `make plots` draws them.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.leave_one_out import METRIC, Values, folder_of, ndcg_by_user, pipeline, tell, training
+from benchmarks.tables import FAMILIES
 from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted
 from endcap.app.train import Taught, Training
@@ -28,13 +30,6 @@ from endcap.models.blend import fit_blend
 from endcap.models.ranker import fit_ranker, try_ranker
 from endcap.models.worth import without
 from endcap.recommend.pipeline import Pipeline
-
-FAMILIES = {
-    "graph": ("transitions", "transitions_last", "second_hop"),
-    "neighbours": ("knn", "knn_last", "ease", "shoppers"),
-    "texts": ("content", "words"),
-    "popularity": ("trending", "popular"),
-}
 
 
 def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:

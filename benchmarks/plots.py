@@ -20,7 +20,7 @@ mpl.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from benchmarks.tables import PEERS, RESULTS, WITHIN, Figures, beside, figures, words
+from benchmarks.tables import PEERS, RESULTS, WITHIN, Figures, beside, figures, part, words
 
 IMAGES = RESULTS.parents[1] / "docs" / "images"
 OURS, THEIRS = "#d9480f", "#868e96"
@@ -77,7 +77,8 @@ def ablation(axes: Axes, found: Figures) -> None:
         [value - found[f"{key}{name}_lo"] for name, value in lost.items()],
         [found[f"{key}{name}_hi"] - value for name, value in lost.items()],
     ]
-    axes.barh([words(name) for name in lost], list(lost.values()), xerr=errors, color=OURS, ecolor=THEIRS, height=0.6)
+    names = [part(name).split(":")[0] for name in lost]
+    axes.barh(names, list(lost.values()), xerr=errors, color=OURS, ecolor=THEIRS, height=0.6)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"NDCG@10 lost without it, of {found[METRIC]:.4f}")
 
@@ -87,8 +88,8 @@ def over_time(axes: Axes, found: Figures, dataset: str) -> None:
     reached = beside(found, f"{METRIC}_within_")
     seconds = [found[f"seconds_within_{name}"] for name in reached]
     axes.plot(seconds, list(reached.values()), "o-", color=OURS, label="Endcap, from files to a model")
-    for x, (name, y) in zip(seconds, reached.items(), strict=True):
-        _say(axes, WITHIN[name], x, y, OURS)
+    for place, (x, (name, y)) in enumerate(zip(seconds, reached.items(), strict=True)):
+        _say(axes, WITHIN[name], x, y, OURS, before=place % 2 == 1)
     beaten = figures(f"amazon-{dataset}") if (RESULTS / f"amazon-{dataset}.json").exists() else {}
     for peer, said in PEERS.items():
         if peer != "rectools_sasrec" and f"{METRIC}__peer_{peer}" in beaten:
@@ -103,7 +104,8 @@ def over_time(axes: Axes, found: Figures, dataset: str) -> None:
             color=THEIRS,
             markersize=4,
         )
-        _say(axes, PEERS["rectools_sasrec"], points[-1]["seconds"], points[-1][METRIC], THEIRS)
+        best = max(points, key=lambda point: point[METRIC])
+        _say(axes, PEERS["rectools_sasrec"], best["seconds"], best[METRIC], THEIRS, before=True)
     axes.set_xscale("log")
     axes.set_xlabel("seconds of training on two cores, one fit")
     axes.set_ylabel("NDCG@10 on the test target, own history hidden")
@@ -142,8 +144,10 @@ def drawing(name: str, inches: tuple[float, float], panels: int = 1) -> Iterator
     print(target.relative_to(IMAGES.parents[1]))
 
 
-def _say(axes: Axes, text: str, x: float, y: float, colour: str) -> None:
-    axes.annotate(text, (x, y), xytext=(5, -11), textcoords="offset points", color=colour, fontsize=8)
+def _say(axes: Axes, text: str, x: float, y: float, colour: str, *, before: bool = False) -> None:
+    """Below and behind a point, or above and before it, so that neighbours do not hide each other."""
+    shift, side = ((-5, 6), "right") if before else ((5, -11), "left")
+    axes.annotate(text, (x, y), xytext=shift, textcoords="offset points", color=colour, fontsize=8, ha=side)
 
 
 def _details(dataset: str) -> dict[str, Any]:

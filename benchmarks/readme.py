@@ -15,7 +15,12 @@ from benchmarks import tables
 ROOT = Path(__file__).parents[1]
 EACH = {"costs": tables.costs, "sources": tables.sources, "time": tables.time}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"speed": tables.speed, "demo": tables.demo, "amazon": tables.amazon},
+    ROOT / "README.md": {
+        "speed": tables.speed,
+        "demo": tables.demo,
+        "amazon": tables.amazon,
+        "sooner": tables.sooner,
+    },
     ROOT / "docs" / "benchmarks.md": {
         "amazon": tables.amazon,
         **{f"{name}-{shop}": partial(block, shop) for name, block in EACH.items() for shop in tables.SHOPS},

@@ -20,11 +20,18 @@ PEERS = {
     "implicit_bpr": "implicit BPR",
 }
 WITHIN = {
-    "graph": "graph alone",
+    "graph": "the graph alone",
     "counted": "all that is counted",
-    "counted_and_texts": "with texts",
-    "four_epochs": "with four epochs",
-    "everything": "with all twelve",
+    "counted_and_texts": "and texts",
+    "four_epochs": "and the transformer, four epochs",
+    "everything": "and all twelve",
+}
+# Sources that the ablation also takes away together.
+FAMILIES = {
+    "graph": ("transitions", "transitions_last", "second_hop"),
+    "neighbours": ("knn", "knn_last", "ease", "shoppers"),
+    "texts": ("content", "words"),
+    "popularity": ("trending", "popular"),
 }
 SHOPS = ("beauty", "sports")
 BOUNDS = ("_lo", "_hi")
@@ -70,15 +77,16 @@ def demo() -> str:
 
 
 def amazon() -> str:
-    """Ours and every peer, the data sets side by side."""
-    recorded = [shop for shop in SHOPS if (RESULTS / f"amazon-{shop}.json").exists()]
+    """Ours, with and without what the items' texts say, and every peer; the data sets side by side."""
+    recorded = [shop for shop in SHOPS if _recorded(f"amazon-{shop}")]
     shops = [figures(f"amazon-{shop}") for shop in recorded]
+    bare = [figures(f"amazon-{shop}-ids") if _recorded(f"amazon-{shop}-ids") else {} for shop in recorded]
     ours = [f"**{shop[metric]:.4f}** {_within(shop, metric)}" for shop in shops for metric in METRICS]
     rows = [("**Endcap**", *ours)]
+    if any(bare):
+        rows.append(("Endcap without texts", *(_cell(shop, metric) for shop in bare for metric in METRICS)))
     for peer, said in PEERS.items():
-        told = [(shop, f"{metric}__peer_{peer}") for shop in shops for metric in METRICS]
-        cells = [f"{shop[name]:.4f} {_within(shop, name)}" if name in shop else "–" for shop, name in told]
-        rows.append((said, *cells))
+        rows.append((said, *(_cell(shop, f"{metric}__peer_{peer}") for shop in shops for metric in METRICS)))
     named = [f"{shop.title()} {said}" for shop in recorded for said in ("NDCG@10", "Recall@10")]
     return table(("", *named), rows)
 
@@ -112,7 +120,7 @@ def ablation(shop: str) -> str:
     key = "ndcg@10_lost_"
     lost = beside(found, key)
     rows = [
-        (words(name), f"{found[f'ndcg@10_without_{name}']:.4f}", f"{lost[name]:+.4f} {_within(found, key + name)}")
+        (part(name), f"{found[f'ndcg@10_without_{name}']:.4f}", f"{lost[name]:+.4f} {_within(found, key + name)}")
         for name in sorted(lost, key=lost.__getitem__, reverse=True)
     ]
     return table(("Without", "NDCG@10", "Lost [95 %]"), [("nothing", f"{found['ndcg@10']:.4f}", ""), *rows])
@@ -120,8 +128,7 @@ def ablation(shop: str) -> str:
 
 def time(shop: str) -> str:
     """What less time buys, and how much sooner than RecTools' SASRec at its best that is."""
-    found, beside_it = figures(f"time-{shop}"), figures(f"amazon-{shop}")
-    best, after = (beside_it[f"{name}__peer_rectools_sasrec"] for name in ("ndcg@10", "seconds_fit"))
+    found, best, after = _against_sasrec(shop)
     rows = []
     for name, said in WITHIN.items():
         quality, seconds = found[f"ndcg@10_within_{name}"], found[f"seconds_within_{name}"]
@@ -129,6 +136,17 @@ def time(shop: str) -> str:
         rows.append((said, f"{seconds:.0f}", f"{quality:.4f}", sooner))
     rows.append(("RecTools SASRec at its best", f"{after:,.0f}", f"{best:.4f}", ""))
     return table(("", "Seconds of training", "NDCG@10", "Sooner than RecTools' best"), rows)
+
+
+def sooner() -> str:
+    """The least that is trained to beat RecTools' SASRec at its best, and how much sooner that is, in a sentence."""
+    told = []
+    for shop in SHOPS:
+        found, best, after = _against_sasrec(shop)
+        beats = [name for name in WITHIN if found[f"ndcg@10_within_{name}"] > best]
+        seconds = min(found[f"seconds_within_{name}"] for name in beats)
+        told.append(f"{seconds:.0f} seconds on {shop.title()} ({after / seconds:.0f} times sooner)")
+    return f"It does better than RecTools' SASRec at its best after {' and '.join(told)}.\n"
 
 
 def cold(shop: str) -> str:
@@ -199,9 +217,32 @@ def _amount(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:.1f}"
 
 
+def _against_sasrec(shop: str) -> tuple[Figures, float, float]:
+    """What less time buys; RecTools' best NDCG@10, and the seconds of training after which it was reached."""
+    beside_it = figures(f"amazon-{shop}")
+    best, after = (beside_it[f"{name}__peer_rectools_sasrec"] for name in ("ndcg@10", "seconds_fit"))
+    return figures(f"time-{shop}"), best, after
+
+
+def _recorded(name: str) -> bool:
+    return (RESULTS / f"{name}.json").exists()
+
+
+def _cell(found: Figures, name: str) -> str:
+    return f"{found[name]:.4f} {_within(found, name)}" if name in found else "–"
+
+
 def _within(found: Figures, name: str) -> str:
     lo, hi = (found[f"{name}{end}"] for end in BOUNDS)
     return f"[{lo:.4f}, {hi:.4f}]"
+
+
+def part(name: str) -> str:
+    """What the ablation takes away, in words."""
+    if name.startswith("ranker"):
+        return "ranker: the blend orders" if name == "ranker" else "ranker and blend: rank fusion orders the same 100"
+    family = FAMILIES.get(name.removeprefix("all_")) if name.startswith("all_") else None
+    return f"{words(name)}: {', '.join(map(words, family))}" if family else words(name)
 
 
 def words(name: str) -> str:
