@@ -137,11 +137,11 @@ def refit_sequence(
     checkpoints: Path,
     progress: Callable[[float], None],
 ) -> SequenceSource:
-    """A few epochs (`sequence.refit_epochs`) on all histories, from the weights of a release's model in `release`."""
+    """A few epochs (`sequence.refit_epochs`, and no more than a training has) on all histories, from the weights of a
+    release's model in `release`."""
     use_threads(1)
-    settings = config.sequence.model_copy(
-        update={"epochs": config.sequence.refit_epochs, "seed": config.train.seed, "warmup_share": 0.0}
-    )
+    epochs = min(config.sequence.refit_epochs, config.sequence.epochs)
+    settings = config.sequence.model_copy(update={"epochs": epochs, "seed": config.train.seed, "warmup_share": 0.0})
     checkpoints.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=checkpoints) as exported:
         fit_sequence(

@@ -74,7 +74,7 @@ class SequenceConfig(LoopConfig):
         ge=1,
         description="models of different seeds, their scores averaged; each costs a training and time in answers",
     )
-    refit_epochs: int = Field(default=3, ge=1, description="epochs that `endcap refit` goes on for")
+    refit_epochs: int = Field(default=3, ge=1, description="epochs that `endcap refit` goes on for, `epochs` at most")
     start: str = Field(default="", description="folder of `endcap pretrain` to begin from, seen from the workspace")
 
     @model_validator(mode="after")
