@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from endcap.app.config import TrainConfig
 from endcap.app.tasks import cases
 from endcap.core.determinism import rng
-from endcap.core.types import Int64Array
 from endcap.data.split import check_leakage, split_by_time
 from endcap.evaluate.protocols import Cases, leave_one_out_cases, new_only
-from endcap.features.ids import UNKNOWN
 from endcap.features.sequences import Histories
 
 DAY_MS = 86_400_000
@@ -98,22 +95,11 @@ def _leave_one_out(bought: pl.DataFrame, histories: Histories, config: TrainConf
         }
 
     test, validation = asked(1), asked(2)
-    test_ms = _asked_ms(histories, test["all"])
-    past = histories.until_each(np.minimum(test_ms, _asked_ms(histories, validation["all"])))
+    past = histories.before_last(2)
     return Plan(
         lasting=past,
         validation=validation["all"],
         examples=(Stage(past, end_ms, either(validation)),),
-        test=Stage(histories.until_each(test_ms), end_ms, test),
+        test=Stage(histories.before_last(1), end_ms, test),
         end_ms=end_ms,
     )
-
-
-def _asked_ms(histories: Histories, asked: Cases) -> Int64Array:
-    """When each user is asked: int64 [users], later than everything for who is not."""
-    moments = np.full(len(histories), np.iinfo(np.int64).max)
-    for case in asked:
-        row = histories.users.position(case.user_id)
-        if row != UNKNOWN:
-            moments[row] = case.now_ms
-    return moments
