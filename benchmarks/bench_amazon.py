@@ -6,9 +6,7 @@ seeds; the same of every source (`ndcg@10__transitions`); seconds a seed from fi
 
 With PEERS=all, or names by comma, the peers of `benchmarks.peers` follow on the same folder, as `ndcg@10__peer_<name>`,
 each within its own budget: an hour for RecTools' SASRec, ten minutes for the others. What was chosen for each, and the
-curve of SASRec over time, goes to `results/amazon-beauty-peers.json`. `seconds_to_beat__peer_rectools_sasrec` is how
-long a training of ours takes, with as few parts as it takes, to be better than SASRec at its best, and
-`times_sooner__peer_rectools_sasrec` how many times sooner that is.
+curve of SASRec over time, goes to `results/amazon-beauty-peers.json`.
 """
 
 from __future__ import annotations
@@ -16,13 +14,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.bench_time import sooner
-from benchmarks.leave_one_out import METRIC, folder_of, tell
+from benchmarks.leave_one_out import folder_of, tell
 from benchmarks.peers.run import PEERS, run_peers
 from benchmarks.run import HERE
 from endcap.app.benchmark import benchmark
-
-SASREC = "peer_rectools_sasrec"
 
 
 def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[str, float]:
@@ -38,7 +33,4 @@ def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[st
     (HERE / "results" / f"amazon-{dataset}-peers.json").write_text(
         json.dumps(details, indent=1) + "\n", encoding="utf-8"
     )
-    if f"{METRIC}__{SASREC}" in figures:
-        beaten = sooner(folder, figures[f"{METRIC}__{SASREC}"], figures[f"seconds_fit__{SASREC}"])
-        figures |= {f"{name}__{SASREC}": value for name, value in beaten.items()}
     return found.figures | figures

@@ -35,16 +35,6 @@ def run(data: Path | None, dataset: str) -> dict[str, float]:
     return figures
 
 
-def sooner(folder: Path, quality: float, seconds: float) -> dict[str, float]:
-    """How long it takes to beat what a peer reached after `seconds`, with as few parts as it takes; nothing where the
-    whole does not beat it."""
-    for name in WITHIN:
-        found, taken = reached(folder, name)
-        if found > quality:
-            return {"seconds_to_beat": taken, "times_sooner": seconds / taken}
-    return {}
-
-
 def reached(folder: Path, name: str) -> tuple[float, float]:
     """NDCG@10 on the test target, and the seconds from files to a model."""
     started = time.monotonic()

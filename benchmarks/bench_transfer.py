@@ -60,7 +60,8 @@ class Asked:
 
 
 def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
-    here, there = folder_of(data, dataset), folder_of(data, FROM)
+    here = folder_of(data, dataset)
+    there = folder_of(here.absolute().parent, FROM)
     if here == there:
         raise CallerError("A shop cannot lend to itself.", where="DATASET", next_step=f"Name another than {FROM}.")
     use_threads(1)

@@ -32,15 +32,12 @@ Values = dict[str, np.ndarray]
 
 
 def folder_of(data: Path | None, dataset: str | None) -> Path:
-    """The one that is named after the data set, in the folder or beside it, or else the folder itself: the first that
-    holds sequences."""
+    """The folder itself, or the one in it that is named after the data set. CallerError where neither has sequences."""
     if data is None:
         raise CallerError("No folder was named.", where="DATA", next_step="Add DATA=<folder with sequences.txt>.")
     if not dataset:
         raise CallerError("The data set has no name.", where="DATASET", next_step="Add DATASET=<name for the results>.")
-    here = data.absolute()
-    named = [within / name for within in (here, here.parent) for name in (dataset, f"amazon-{dataset}")]
-    places = [here] * (here in named) + named + [here]
+    places = (data, data / dataset, data / f"amazon-{dataset}")
     found = next((place for place in places if (place / "sequences.txt").is_file()), None)
     if found is None:
         raise CallerError(
@@ -65,7 +62,8 @@ def pipeline(begun: Training, fitted: Fitted, fusion: Fusion) -> Pipeline:
 
 
 def ndcg_by_user(begun: Training, steps: Plan, fitted: Fitted, pipelines: Mapping[str, Pipeline]) -> Values:
-    """NDCG@10 of each user by pipelines with some of the sources, which are asked once for all of them."""
+    """NDCG@10 of each user by pipelines with some of the sources, which are asked once for all of them. Equal scores
+    stand in the order of the items, as in answers."""
     cases, ids = steps.test.cases[FILTERED].cases, fitted.table.ids
     sold, names = fitted.stats.baskets > 0, [source.name for source in fitted.sources]
 

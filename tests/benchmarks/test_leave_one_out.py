@@ -16,10 +16,8 @@ def put(folder, lines=("ann a b c",)):
 
 def test_the_folder_that_is_named_is_taken(tmp_path):
     beauty, sports = put(tmp_path / "amazon-beauty"), put(tmp_path / "sports")
-    for data in (tmp_path, beauty, sports):
-        assert folder_of(data, "beauty") == beauty
-        assert folder_of(data, "sports") == sports
-    assert folder_of(beauty, "mine") == beauty
+    assert folder_of(tmp_path, "beauty") == folder_of(beauty, "beauty") == folder_of(beauty, "mine") == beauty
+    assert folder_of(tmp_path, "sports") == sports
 
 
 @pytest.mark.parametrize(("data", "dataset", "said"), [(None, "beauty", "DATA"), (".", None, "DATASET")])

@@ -61,8 +61,8 @@ def fuse(examples: Examples, names: tuple[str, ...], config: Config, progress: C
     queries, users = len(examples.sizes), len(np.unique(examples.users))
     if queries < ranker.min_blend or users < ranker.folds:
         note = (
-            f"Only {queries} past moments, of {users} shoppers, could teach what to weigh; it takes {ranker.min_blend} "
-            f"of {ranker.folds}."
+            f"Only {queries} past moments, of {users} shoppers, could teach what to weigh; it takes "
+            f"{ranker.min_blend}, of {ranker.folds} shoppers or more."
         )
         return Fused(None, frozenset(), (f"{note} Candidates are ordered by rank fusion.",))
     if queries < ranker.min_queries:

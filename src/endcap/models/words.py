@@ -20,7 +20,7 @@ from endcap.models.neighbours import NeighbourSource, keep_strongest
 
 UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 # A run of letters and digits, ended where the script begins or ends to be one that is written without spaces.
-WORD = re.compile(rf"(?P<unspaced>[{UNSPACED}]+)|[^\W_{UNSPACED}]+")
+WORD = re.compile(rf"(?P<unspaced>(?:(?!\W)[{UNSPACED}])+)|[^\W_{UNSPACED}]+")
 
 
 class WordsConfig(Section):
