@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.leave_one_out import METRIC, Values, folder_of, ndcg_by_user, pipeline, tell, training
+from benchmarks.leave_one_out import METRIC, Values, folder_of, ndcg_by_user, pipeline, training
+from benchmarks.run import tell
 from benchmarks.tables import FAMILIES
 from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted

@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.leave_one_out import folder_of, tell
+from benchmarks.leave_one_out import folder_of
 from benchmarks.peers.run import PEERS, run_peers
-from benchmarks.run import HERE
+from benchmarks.run import HERE, tell
 from endcap.app.benchmark import benchmark
 
 

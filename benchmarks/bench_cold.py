@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.leave_one_out import folder_of
+from benchmarks.run import tell
 from endcap.app.benchmark import SETTINGS
 from endcap.app.parallel import in_order
 from endcap.app.publish import Release, read_release
@@ -85,7 +86,7 @@ def _one(whole: Dataset, split: Split, seed: int) -> Values:
         workspace = Shop.init(Path(place) / "shop", SETTINGS.format(seed=seed))
         with Shop.open(workspace) as shop:
             shop.ingest(Dataset(whole.name, split.log.lazy(), whole.items, whole.users))
-            trained = shop.train(evaluate=False, progress=_tell)
+            trained = shop.train(evaluate=False, progress=tell)
             for note in trained.notes:
                 print(note)
             release = read_release(shop.releases, trained.manifest.release_id)
@@ -170,8 +171,3 @@ def _placed(release: Release, cases: Sequence[Case], pages: Sequence[Int32Array]
 def _cases(frame: pl.DataFrame) -> list[Case]:
     rows = frame.select("user_id", "ts_ms", "item_id").iter_rows()
     return [Case(user, now_ms, (item,)) for user, now_ms, item in rows]
-
-
-def _tell(stage: str, share: float) -> None:
-    if share == 0.0:
-        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)

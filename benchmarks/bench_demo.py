@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.run import tell
 from endcap import Shop
 from endcap.cli.demo import DATASET, SETTINGS
 
@@ -31,7 +32,7 @@ def run(data: Path | None) -> dict[str, float]:
         with Shop.open(workspace) as shop:
             shop.ingest_dataset(DATASET)
             ingested = time.monotonic()
-            trained = shop.train(progress=_tell)
+            trained = shop.train(progress=tell)
             users = shop.store.users()["user_id"].to_list()
         assert trained.comparison is not None
         total_s = time.monotonic() - started
@@ -65,11 +66,6 @@ def _serving(workspace: Path, users: list[str]) -> dict[str, float]:
         server.terminate()
     p50, p99 = np.percentile(taken[20:], [50, 99])
     return {"seconds_ready": ready_s, "answer_ms_p50": float(p50), "answer_ms_p99": float(p99)}
-
-
-def _tell(stage: str, share: float) -> None:
-    if share == 0.0:
-        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)
 
 
 def _name(stage: str) -> str:

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
+from benchmarks.run import tell
 from endcap import Shop
 from endcap.app.evaluation import ranked_by
 from endcap.app.publish import Release, read_release
@@ -70,13 +71,13 @@ def run() -> dict[str, float]:
         settings = SETTINGS.replace("[train]\n", "[train]\noptional = []\n")
         with Shop.open(Shop.init(Path(place) / "shop", settings)) as shop:
             shop.ingest(split.before, items=dataset.items, users=dataset.users)
-            stale = shop.train(evaluate=False, progress=_tell).manifest.release_id
+            stale = shop.train(evaluate=False, progress=tell).manifest.release_id
             shop.ingest(split.week)
             started = time.monotonic()
-            refitted = shop.refit(progress=_tell).manifest.release_id
+            refitted = shop.refit(progress=tell).manifest.release_id
             refit_s = time.monotonic() - started
             started = time.monotonic()
-            full = shop.train(evaluate=False, progress=_tell).manifest.release_id
+            full = shop.train(evaluate=False, progress=tell).manifest.release_id
             full_s = time.monotonic() - started
             log = shop.store.events().collect()
             found = {
@@ -106,8 +107,3 @@ def _measured(release: Release, log: pl.DataFrame, asked: Mapping[str, Cases]) -
 
 def _bounds(inside: object) -> list[tuple[str, float]]:
     return [(bound, getattr(inside, name)) for bound, name in (("", "mean"), ("_lo", "lo"), ("_hi", "hi"))]
-
-
-def _tell(stage: str, share: float) -> None:
-    if share == 0.0:
-        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)

@@ -3,7 +3,6 @@ user on the test target, own history hidden."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks.run import tell
 from endcap.app.benchmark import FILTERED, SETTINGS
 from endcap.app.fusion import Fusion
 from endcap.app.parallel import in_order
@@ -82,11 +82,6 @@ def ndcg_by_user(begun: Training, steps: Plan, fitted: Fitted, pipelines: Mappin
 
     rows = np.array(in_order(gains, len(cases), WORKERS, lambda share: None))
     return dict(zip(pipelines, rows.T, strict=True))
-
-
-def tell(stage: str, share: float) -> None:
-    if share == 0.0 and stage:
-        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)
 
 
 def _gain(ranked: Int32Array, targets: Int32Array) -> float:

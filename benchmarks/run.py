@@ -58,6 +58,12 @@ def main() -> None:
     print(f"{path.relative_to(HERE.parent)}: {record['seconds']} s, {record['peak_rss_mb']} MB")
 
 
+def tell(stage: str, share: float) -> None:
+    """The stages of a training, as they begin."""
+    if share == 0.0 and stage:
+        print(f"{time.strftime('%H:%M:%S')} {stage}", flush=True)
+
+
 def _command(asked: argparse.Namespace, taken: list[str]) -> str:
     data = asked.data.name if asked.data else None
     given = {"data": data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
