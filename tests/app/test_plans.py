@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from endcap.app.config import TrainConfig
-from endcap.app.plans import moments, plan
-from endcap.app.tasks import successes
+from endcap.app.plans import moments, one_by_one, plan
+from endcap.app.tasks import question, successes
 from endcap.core.tables import EVENTS, conform
 from endcap.core.types import EventType
 from endcap.features.ids import Vocabulary
@@ -45,17 +45,24 @@ def test_the_last_purchases_are_taken_away_and_one_is_left(histories):
     assert kept(histories.before_last(3)) == {"ann": "ab", "ben": "a", "cas": "e", "dee": "c"}
 
 
-def test_purchases_of_one_moment_keep_the_order_of_the_log():
-    """Everything at once: what is bought before the target is known of it, what is looked at is not."""
+def test_purchases_of_one_moment_are_asked_for_in_the_order_of_the_log():
+    """Some buy everything at once; others a thing a day, and their times stay as they are."""
     events = [
-        (f"u{user}", item, kind, user * DAY_MS) for user in range(25) for item in "abc" for kind in ("view", "purchase")
+        (f"u{user}", item, "purchase", user % 2 * day * DAY_MS) for day, item in enumerate("cab") for user in range(30)
     ]
     frame = pl.DataFrame(events, schema=["user_id", "item_id", "event_type", "ts_ms"], orient="row")
-    log = conform(frame, EVENTS).lazy()
-    found = plan(successes(log), Histories.build(log, Vocabulary(list("abc"))), TrainConfig(split="leave_one_out"))
-    for past, known in ((found.lasting, "a"), (found.test.past, "ab")):
-        assert "".join("abc"[item] for item in past.of("u7").items) == known
-    assert {case.targets for case in found.test.cases["all"]} == {("c",)}
+    log, items = one_by_one(conform(frame, EVENTS).lazy()), Vocabulary(list("abc"))
+    histories = Histories.build(log, items)
+    found = plan(successes(log), histories, TrainConfig(split="leave_one_out"))
+    assert histories.of("u7").ts_ms.tolist() == [0, DAY_MS, 2 * DAY_MS]
+    for stage, known, target in ((found.examples[0], "c", "a"), (found.test, "ca", "b")):
+        asked = [case for cases in stage.cases.values() for case in cases]
+        assert {case.user_id for case in asked} == set(histories.users.ids)
+        for case in asked:
+            assert case.targets == (target,)
+            context = question("all", case, histories, items).context
+            for history in (stage.past.of(case.user_id).items, context.items):
+                assert "".join("abc"[item] for item in history) == known
 
 
 def test_leave_one_out_asks_for_what_was_taken_away(log, histories):

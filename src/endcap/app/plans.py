@@ -51,6 +51,19 @@ def plan(bought: pl.DataFrame, histories: Histories, config: TrainConfig) -> Pla
     return make(bought, histories, config, end_ms)
 
 
+def one_by_one(log: pl.LazyFrame) -> pl.LazyFrame:
+    """Where acts of a user share a moment, each of that user's acts is put a millisecond further than the one before it
+    in the log, so that leave-one-out can ask for one of them with the others known."""
+    moment = pl.col("ts_ms")
+    ordered = log.sort("user_id", "ts_ms", maintain_order=True)
+    return ordered.with_columns(
+        pl.when((moment == moment.shift(1)).any().over("user_id"))
+        .then(moment + pl.int_range(pl.len()).over("user_id"))
+        .otherwise(moment)
+        .alias("ts_ms")
+    )
+
+
 def moments(from_ms: int, to_ms: int, config: TrainConfig) -> list[tuple[int, int]]:
     """(moment, end of its window), evenly spread over [from_ms, to_ms)."""
     starts = [from_ms + (to_ms - from_ms) * part // config.moments for part in range(config.moments)]

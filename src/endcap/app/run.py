@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from endcap.app.ingest import Progress
+from endcap.app.plans import one_by_one
 from endcap.app.sources import EDGES, Fitted, fit_fresh, idle
 from endcap.app.tasks import successes
 from endcap.core.errors import DataError
@@ -56,6 +57,8 @@ class Run:
         self.seq, self.fingerprint = store.last_seq(), store.fingerprint()
         # one moment of the log, however much is recorded meanwhile
         log = store.events().filter(pl.col("seq") <= self.seq)
+        if self.config.train.split == "leave_one_out":
+            log = one_by_one(log)
         self.bought = successes(log)
         if self.bought.height < MIN_EVENTS:
             raise DataError(

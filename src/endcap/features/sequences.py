@@ -112,19 +112,16 @@ class Histories:
 
     def before_last(self, count: int) -> Histories:
         """The same users, each without the last `count` successes, of which one at least stays, and without what else
-        they did from the moment of the first of these on. Successes of one moment keep the log's order.
-        """
+        they did from the moment of the first of these on."""
         users = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         successes = self.events.successes()
         had = np.bincount(users[successes], minlength=len(self))
         taken = np.minimum(count, had - 1)
         longer = np.flatnonzero(taken > 0)
         first = successes[np.cumsum(had)[longer] - taken[longer]]
-        rows, moments = np.full(len(self), len(users)), np.full(len(self), np.iinfo(np.int64).max)
-        rows[longer], moments[longer] = first, self.events.ts_ms[first]
-        kept = self.events.ts_ms[:] < moments[users]
-        kept[successes] |= successes < rows[users[successes]]
-        return self._of(kept)
+        moments = np.full(len(self), np.iinfo(np.int64).max)
+        moments[longer] = self.events.ts_ms[first]
+        return self._of(self.events.ts_ms[:] < moments[users])
 
     def _of(self, kept: NDArray[np.bool_]) -> Histories:
         before = np.concatenate([[0], np.cumsum(kept)])
