@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from endcap.core.errors import ArtifactError, CallerError, MissingExtraError
+from endcap.core.errors import CallerError
 from endcap.core.protocols import Encoder
-from endcap.encoders import text
-from endcap.encoders.text import TextEncoder, TextEncoderConfig, packaged_folder
+from endcap.encoders.text import TextEncoder, TextEncoderConfig
 
 WORDS = ["red", "green", "shoes", "boots", "milk"]
 
@@ -94,18 +93,6 @@ def test_a_model_that_is_not_there_is_the_callers_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(CallerError, match="cannot be loaded"):
         _encoder(tmp_path)
-
-
-def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "PACKAGED_MODULE", "no_such_module_at_all")
-    with pytest.raises(MissingExtraError, match=r"endcap\[text\]"):
-        packaged_folder()
-
-
-def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "PACKAGED_SHA256", "0" * 64)
-    with pytest.raises(ArtifactError, match="not those"):
-        packaged_folder()
 
 
 def test_importing_the_module_is_light() -> None:

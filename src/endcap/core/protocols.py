@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from endcap.core.types import Candidates, Context, Evidence, Float32Array, Int32Array, Query, Reason
+
+Content_contra = TypeVar("Content_contra", contravariant=True)
 
 
 @runtime_checkable
@@ -26,13 +28,13 @@ class EventSource(Protocol):
 
 
 @runtime_checkable
-class Encoder(Protocol):
-    """Turns content into vectors."""
+class Encoder(Protocol[Content_contra]):
+    """Turns content into vectors: text as str, pictures and sound as a file's bytes or its path."""
 
     name: str
     dim: int
 
-    def encode(self, contents: Sequence[str]) -> Float32Array:
+    def encode(self, contents: Sequence[Content_contra]) -> Float32Array:
         """float32 [len(contents), dim], each row of unit length (or all zero for empty content)."""
         ...
 

@@ -16,7 +16,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +25,24 @@ from endcap.core.errors import CallerError
 from endcap.core.protocols import Encoder
 from endcap.core.types import Float32Array, Int64Array
 
+Content = TypeVar("Content", str, bytes, Path, bytes | Path)
+
 KEY_BYTES = 16
 CRC_BYTES = 4
 ENCODED_AT_ONCE = 4096  # texts between two flushes: what an interruption can cost
 
 
-class CachedEncoder:
+class CachedEncoder(Generic[Content]):
     """Any encoder, with a memory. The wrapped encoder's `name` must name all that its vectors depend on.
 
     `encoded` counts the contents that had to be encoded so far, `ignored` the damaged records found when opening.
     """
 
-    def __init__(self, encoder: Encoder, folder: Path) -> None:
+    def __init__(self, encoder: Encoder[Content], folder: Path) -> None:
         """folder: shared by any number of encoders and runs; created where missing."""
         self.name, self.dim = encoder.name, encoder.dim
         self.encoded = 0
-        self._encoder = encoder
+        self._encoder: Encoder[Content] = encoder
         self._folder = folder / _digest(f"{encoder.name}\n{encoder.dim}".encode()).hex()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._shard = self._folder / f"shard-{os.urandom(8).hex()}.bin"
@@ -52,9 +54,9 @@ class CachedEncoder:
     def __len__(self) -> int:
         return len(self._places)
 
-    def encode(self, contents: Sequence[str]) -> Float32Array:
+    def encode(self, contents: Sequence[Content]) -> Float32Array:
         """float32 [len(contents), dim]; equal contents are encoded once."""
-        keys = [_digest(content.encode("utf-8", "surrogatepass")) for content in contents]
+        keys = [_digest(_bytes(content)) for content in contents]
         missing = {key: content for key, content in zip(keys, contents, strict=True) if key not in self._places}
         for part in _parts(list(missing.items())):
             self._add([key for key, _ in part], self._encoder.encode([content for _, content in part]))
@@ -108,6 +110,16 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
 
+def _bytes(content: Content) -> bytes:
+    if isinstance(content, Path):
+        return content.read_bytes()
+    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+
+
+def _size(content: Content) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
 def _rows(records: NDArray[Any]) -> Iterator[memoryview]:
     whole = memoryview(records.tobytes())
     size = records.dtype.itemsize
@@ -118,7 +130,7 @@ def _crc(record: memoryview) -> int:
     return zlib.crc32(record[:-CRC_BYTES])
 
 
-def _parts(missing: list[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:
+def _parts(missing: list[tuple[bytes, Content]]) -> Iterator[list[tuple[bytes, Content]]]:
     """Slices of the missing contents, those of like length together, which encoders batch best."""
-    missing.sort(key=lambda entry: len(entry[1]))
+    missing.sort(key=lambda entry: _size(entry[1]))
     return (missing[start : start + ENCODED_AT_ONCE] for start in range(0, len(missing), ENCODED_AT_ONCE))

