@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from endcap.core.errors import ArtifactError, ServiceError
+from endcap.models.checkpoint import read_checkpoint
 from endcap.models.config import LoopConfig
-from endcap.models.loop import Progress, adamw, train, warmup_cosine
+from endcap.models.loop import Progress, train
+from endcap.models.optimisers import constant, cosine, linear, make_optimiser
 
 
 class Line:
@@ -54,9 +56,19 @@ def test_learns_and_reports() -> None:
     assert (seen[-1].epoch, seen[-1].step, seen[-1].steps) == (12, 8, 8)
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 5])
-def test_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, epoch: int) -> None:
-    config = LoopConfig(lr=0.02, epochs=6, patience=6)
+@pytest.mark.parametrize(
+    ("epoch", "changes"),
+    [
+        (1, {}),
+        (2, {}),
+        (5, {}),
+        (3, {"optimiser": "sgd", "schedule": "linear"}),
+        (3, {"optimiser": "adafactor", "accumulate": 3}),
+        (3, {"average": 0.9, "precision": "bfloat16", "schedule": "constant"}),
+    ],
+)
+def test_interrupted_run_resumes_to_the_same_weights(tmp_path: Path, epoch: int, changes: dict[str, object]) -> None:
+    config = LoopConfig.model_validate({"lr": 0.02, "epochs": 6, "patience": 6} | changes)
     whole, parts = _model(), _model()
     uninterrupted = train(whole, Line(whole), config)
     path = tmp_path / "run.safetensors"
@@ -131,16 +143,62 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
         train(model, Broken(model), LoopConfig())
 
 
+def test_batches_added_up_are_one_large_batch() -> None:
+    """Of equal halves; plain gradient descent shows it to the last digits."""
+
+    class Halves(Line):
+        def batches(self, epoch: int) -> list[Tensor]:
+            return [half for batch in super().batches(epoch) for half in batch.chunk(2)]
+
+        def loss(self, batch: Tensor) -> Tensor:
+            return (self.model(batch) - batch[:, :1]).square().mean()
+
+    class Wholes(Halves):
+        def batches(self, epoch: int) -> list[Tensor]:
+            return Line.batches(self, epoch)
+
+    ends = []
+    for task, accumulate in ((Wholes, 1), (Halves, 2)):
+        model = _model().eval()
+        model.train = lambda mode=True, model=model: model  # without dropout, which is drawn for each batch
+        train(model, task(model), LoopConfig(optimiser="sgd", epochs=2, accumulate=accumulate, warmup_share=0))
+        ends.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_frozen_weights_are_not_written(tmp_path: Path) -> None:
+    model = _model()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    train(model, Line(model), LoopConfig(epochs=1), checkpoint=tmp_path / "run.safetensors")
+    assert set(read_checkpoint(tmp_path / "run.safetensors").weights) == {"0.bias", "2.weight", "2.bias"}
+    assert torch.equal(model[0].weight, before)
+
+
+def test_averaged_weights_shake_less_than_the_latest() -> None:
+    """With a rate that stays high, the mean of the weights is nearer to the truth than wherever they are last."""
+    ends = []
+    for average in (0.0, 0.95):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(2, 1))
+        train(model, Line(model), LoopConfig(lr=0.5, schedule="constant", epochs=20, patience=20, average=average))
+        ends.append((model[0].weight.detach() - torch.tensor([[3.0, -2.0]])).norm().item())
+    assert ends[1] < ends[0] / 2
+
+
 def test_schedule() -> None:
-    assert warmup_cosine(0.05, 0.1) == pytest.approx(0.5)
-    assert warmup_cosine(0.1, 0.1) == pytest.approx(1.0)
-    assert warmup_cosine(0.55, 0.1) == pytest.approx(0.5)
-    assert warmup_cosine(1.0, 0.1) == pytest.approx(0.0)
+    assert linear(0.55, 0.1) == pytest.approx(0.5)
+    assert constant(0.05, 0.1) == pytest.approx(0.5)
+    assert constant(0.9, 0.1) == 1
+    assert cosine(0.05, 0.1) == pytest.approx(0.5)
+    assert cosine(0.1, 0.1) == pytest.approx(1.0)
+    assert cosine(0.55, 0.1) == pytest.approx(0.5)
+    assert cosine(1.0, 0.1) == pytest.approx(0.0)
 
 
 def test_weight_decay_spares_embeddings_norms_and_biases() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(5, 4), "norm": nn.LayerNorm(4), "linear": nn.Linear(4, 2)})
-    decayed, plain = adamw(model, LoopConfig(weight_decay=0.3)).param_groups
+    decayed, plain = make_optimiser(model, LoopConfig(weight_decay=0.3)).param_groups
     assert [tuple(p.shape) for p in decayed["params"]] == [(2, 4)]
     assert decayed["weight_decay"] == 0.3
     assert len(plain["params"]) == 4

@@ -17,8 +17,8 @@ from torch import Tensor
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError
 
-FORMAT = "1"
-WEIGHTS, BEST, OPTIMISER = "weights/", "best/", "optimiser/"
+FORMAT = "2"
+WEIGHTS, BEST, MEAN, OPTIMISER = "weights/", "best/", "mean/", "optimiser/"
 
 
 class EpochRecord(msgspec.Struct, frozen=True):
@@ -30,21 +30,25 @@ class EpochRecord(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """What happened so far. best_epoch counts from 1; 0 before the first epoch has ended."""
+    """What happened so far. best_epoch counts from 1; 0 before the first epoch has ended. scale: of a float16 loss."""
 
     run_id: str
     epochs: tuple[EpochRecord, ...]
     best_epoch: int
     elapsed_s: float
+    updates: int = 0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """weights, best_weights: a module's state dict. optimiser: parameter number -> state name -> tensor."""
+    """weights, best_weights: what is trained of a module's state dict. mean_weights: their running mean, empty without
+    one. optimiser: parameter number -> state name -> tensor."""
 
     trace: Trace
     weights: dict[str, Tensor]
     best_weights: dict[str, Tensor]
+    mean_weights: dict[str, Tensor]
     optimiser: dict[int, dict[str, Tensor]]
 
 
@@ -52,6 +56,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file at `path`; its folder is created where missing."""
     tensors = {WEIGHTS + name: tensor for name, tensor in checkpoint.weights.items()}
     tensors |= {BEST + name: tensor for name, tensor in checkpoint.best_weights.items()}
+    tensors |= {MEAN + name: tensor for name, tensor in checkpoint.mean_weights.items()}
     for number, state in checkpoint.optimiser.items():
         tensors |= {f"{OPTIMISER}{number}/{name}": tensor for name, tensor in state.items()}
     header = {"format": FORMAT, "trace": msgspec.json.encode(checkpoint.trace).decode()}
@@ -83,7 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     for name, tensor in _under(tensors, OPTIMISER).items():
         number, state = name.split("/", 1)
         optimiser.setdefault(int(number), {})[state] = tensor
-    return Checkpoint(trace, _under(tensors, WEIGHTS), _under(tensors, BEST), optimiser)
+    return Checkpoint(trace, _under(tensors, WEIGHTS), _under(tensors, BEST), _under(tensors, MEAN), optimiser)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -25,6 +25,19 @@ class LoopConfig(Section):
         ge=1,
         description="epochs without a better metric before stopping; fewer than `epochs` may end it too soon",
     )
+    optimiser: Literal["adamw", "sgd", "adafactor"] = Field(
+        default="adamw", description="sgd has a momentum of 0.9; adafactor needs the least memory"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="the learning rate after its warm-up"
+    )
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up before a step")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of products in training; weights stay float32. float16 scales the loss"
+    )
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of a running mean of the weights, which is what is kept; 0: none"
+    )
     clip_norm: float = Field(default=1.0, gt=0, description="longest gradient, L2 over all parameters")
     max_seconds: float | None = Field(default=None, gt=0, description="stop by then, the learning rate annealed to fit")
     seed: int = Field(default=0, ge=0, description="of weights, batches, dropout and negatives")

@@ -1,4 +1,5 @@
-"""The training loop: AdamW, warm-up then cosine, clipping, early stopping, checkpoints, a time budget.
+"""The training loop: optimiser, schedule, accumulation, mixed precision, clipping, averaging of weights, early
+stopping, checkpoints, a time budget; in one process or several.
 
 A model brings a `Task` (its batches, its loss, its validation metric); the loop knows nothing else of it. Everything
 random in an epoch follows from the seed and the epoch's number, so a run that was killed and resumed from its last
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -21,6 +23,8 @@ from endcap.core.determinism import rng
 from endcap.core.errors import ServiceError
 from endcap.models.checkpoint import Checkpoint, EpochRecord, Trace, read_checkpoint, write_checkpoint
 from endcap.models.config import LoopConfig
+from endcap.models.distributed import any_of, copy_of, like, local, put, rank, trained
+from endcap.models.optimisers import make_optimiser, set_rate
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -76,6 +80,16 @@ class Report:
     stale_checkpoint: bool
 
 
+Backward = Callable[[Callable[[], Tensor], Callable[[Tensor], None]], Tensor]
+
+
+def plain(loss: Callable[[], Tensor], backward: Callable[[Tensor], None]) -> Tensor:
+    """The ordinary way to a batch's gradients. Another (`finetune.adversarial`) may ask for the loss several times."""
+    found = loss()
+    backward(found)
+    return found
+
+
 def train(
     model: nn.Module,
     task: Task[B],
@@ -84,13 +98,16 @@ def train(
     checkpoint: Path | None = None,
     run_id: str = "",
     progress: Callable[[Progress], None] | None = None,
+    gradients: Backward = plain,
+    scale: Callable[[str], float] = lambda _: 1.0,
 ) -> Report:
     """Train in place; on return the model holds the weights of the best epoch (the last, without a metric).
 
     checkpoint: a file written after every epoch, and continued from if it is there and carries the same `run_id`
-    (which should name the data and the settings). Raises ServiceError if the loss stops being a number.
+    (which should name the data and the settings). scale: see `make_optimiser`. Raises ServiceError if the loss stops
+    being a number.
     """
-    run = _Run(model, task, config, progress)
+    run = _Run(model, task, config, progress, gradients, scale)
     resumed_after, stale = 0, False
     if checkpoint is not None and checkpoint.exists():
         saved = read_checkpoint(checkpoint)
@@ -102,7 +119,7 @@ def train(
         run.epoch()
         if checkpoint is not None:
             write_checkpoint(checkpoint, run.snapshot(run_id))
-    model.load_state_dict(run.best_weights)
+    put(model, run.best_weights)
     model.eval()
     best = run.records[run.best_epoch - 1] if run.best_epoch else None
     return Report(
@@ -128,13 +145,22 @@ class _Run(Generic[B]):
     """The state of a run between epochs, and how to go through one."""
 
     def __init__(
-        self, model: nn.Module, task: Task[B], config: LoopConfig, progress: Callable[[Progress], None] | None
+        self,
+        model: nn.Module,
+        task: Task[B],
+        config: LoopConfig,
+        progress: Callable[[Progress], None] | None,
+        gradients: Backward,
+        scale: Callable[[str], float],
     ) -> None:
-        self.model, self.task, self.config, self.progress = model, task, config, progress
-        self.optimiser = adamw(model, config)
+        self.model, self.task, self.config, self.progress, self.gradients = model, task, config, progress, gradients
+        self.optimiser = make_optimiser(model, config, scale)
+        self.device = next(model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(self.device, enabled=config.precision == "float16")
         self.records: list[EpochRecord] = []
-        self.best_epoch = 0
-        self.best_weights = _copy(model.state_dict())
+        self.best_epoch, self.updates = 0, 0
+        self.best_weights = copy_of(trained(model))
+        self.mean_weights = copy_of(trained(model)) if config.average else {}
         self._started_s, self._earlier_s = time.monotonic(), 0.0
 
     def elapsed_s(self) -> float:
@@ -150,42 +176,52 @@ class _Run(Generic[B]):
 
     def epoch(self) -> None:
         number = len(self.records)
-        torch.manual_seed(int(rng(self.config.seed, f"epoch {number}").integers(2**62)))
+        torch.manual_seed(int(rng(self.config.seed, f"epoch {number}").integers(2**62)) + rank())
         self.model.train()
         loss = self._steps(number, self.task.batches(number))
         self.model.eval()
+        latest = copy_of(trained(self.model)) if self.mean_weights else {}
+        if latest:
+            put(self.model, self.mean_weights)
         with torch.inference_mode():
             metric = self.task.metric()
         self.records.append(EpochRecord(loss, metric, self.elapsed_s()))
         best = self.records[self.best_epoch - 1].metric if self.best_epoch else None
         if metric is None or best is None or metric > best:
             self.best_epoch = len(self.records)
-            self.best_weights = _copy(self.model.state_dict())
+            self.best_weights = copy_of(trained(self.model))
+        if latest:
+            put(self.model, latest)
 
     def snapshot(self, run_id: str) -> Checkpoint:
-        trace = Trace(run_id, tuple(self.records), self.best_epoch, self.elapsed_s())
-        return Checkpoint(trace, self.model.state_dict(), self.best_weights, self.optimiser.state_dict()["state"])
+        trace = Trace(
+            run_id, tuple(self.records), self.best_epoch, self.elapsed_s(), self.updates, self.scaler.get_scale()
+        )
+        state = {number: copy_of(entries) for number, entries in self.optimiser.state_dict()["state"].items()}
+        return Checkpoint(trace, copy_of(trained(self.model)), self.best_weights, self.mean_weights, state)
 
     def restore(self, saved: Checkpoint) -> None:
-        self.model.load_state_dict(saved.weights)
-        self.optimiser.load_state_dict(
-            {"state": saved.optimiser, "param_groups": self.optimiser.state_dict()["param_groups"]}
-        )
+        put(self.model, saved.weights)
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        state = {
+            number: {name: like(shard, parameters[number]) for name, shard in entries.items()}
+            for number, entries in saved.optimiser.items()
+        }
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": saved.trace.scale})
         self.records, self.best_epoch = list(saved.trace.epochs), saved.trace.best_epoch
-        self.best_weights, self._earlier_s = saved.best_weights, saved.trace.elapsed_s
+        self.best_weights, self.mean_weights = saved.best_weights, saved.mean_weights
+        self.updates, self._earlier_s = saved.trace.updates, saved.trace.elapsed_s
 
     def _steps(self, number: int, batches: SizedIterable[B]) -> float:
         """One pass over the batches; the mean loss."""
-        steps, total = len(batches), 0.0
-        for step, batch in enumerate(batches, start=1):
-            self._set_lr((number + (step - 1) / steps) / self.config.epochs)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss = self.task.loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-            self.optimiser.step()
-            total += loss.item()
-            if not math.isfinite(total):
+        steps, step, total = len(batches), 0, 0.0
+        for group in _groups(batches, self.config.accumulate):
+            self._set_lr((number + step / steps) / self.config.epochs)
+            total += self._step(group)
+            step += len(group)
+            if any_of(not math.isfinite(total)):
                 raise ServiceError(
                     "The training loss is no longer a number.",
                     where=f"epoch {number + 1}, step {step}",
@@ -195,36 +231,51 @@ class _Run(Generic[B]):
                 metric = self.records[self.best_epoch - 1].metric if self.best_epoch else None
                 self.progress(Progress(number + 1, self.config.epochs, step, steps, total / step, metric))
             if self._out_of_time():
-                return total / step
-        return total / max(steps, 1)
+                break
+        return total / max(step, 1)
+
+    def _step(self, group: Sequence[B]) -> float:
+        """One change of the weights from the batches of a group; the sum of their losses."""
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in group:
+            total += self.gradients(
+                lambda batch=batch: self._loss(batch),  # type: ignore[misc]
+                lambda loss: self.scaler.scale(loss / len(group)).backward(),  # type: ignore[no-untyped-call]
+            ).item()
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.updates += 1
+        self._average()
+        return total
+
+    def _average(self) -> None:
+        """The running mean forgets faster in the beginning, when the weights still are far from where they end."""
+        decay = min(self.config.average, self.updates / (self.updates + 10))
+        for name, tensor in trained(self.model).items() if self.mean_weights else ():
+            if tensor.is_floating_point():
+                self.mean_weights[name].lerp_(local(tensor).detach(), 1 - decay)
+
+    def _loss(self, batch: B) -> Tensor:
+        if self.config.precision == "float32":
+            return self.task.loss(batch)
+        with torch.autocast(self.device, getattr(torch, self.config.precision)):
+            return self.task.loss(batch)
 
     def _set_lr(self, share: float) -> None:
         """share: of the run's epochs done; a time budget counts instead where it is nearer its end."""
         if self.config.max_seconds is not None:
             share = max(share, min(self.elapsed_s() / self.config.max_seconds, 1.0))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.lr * warmup_cosine(share, self.config.warmup_share)
+        set_rate(self.optimiser, self.config, share)
 
     def _out_of_time(self) -> bool:
-        return self.config.max_seconds is not None and self.elapsed_s() >= self.config.max_seconds
+        return self.config.max_seconds is not None and any_of(self.elapsed_s() >= self.config.max_seconds)
 
 
-def warmup_cosine(share: float, warmup_share: float) -> float:
-    """The learning rate as a share of its peak: linear up to `warmup_share` of the run, then half a cosine to 0."""
-    if share < warmup_share:
-        return max(share / warmup_share, 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (share - warmup_share) / (1 - warmup_share)))
-
-
-def adamw(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) in its fused form: one pass over memory, 15 times faster on a large table."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    plain = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, fused=True)
-
-
-def _copy(weights: Iterable[tuple[str, Tensor]] | dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in dict(weights).items()}
+def _groups(batches: Iterable[B], size: int) -> Iterator[tuple[B, ...]]:
+    """As they come, `size` at a time."""
+    remaining = iter(batches)
+    while group := tuple(islice(remaining, size)):
+        yield group

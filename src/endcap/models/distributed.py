@@ -1,0 +1,93 @@
+"""What training needs to know of its processes. With one process, everything here does nothing.
+
+Several are started by `torchrun`; the model's parameters are then sharded over them (FSDP2, `fully_shard`), each
+process reads its own part of every batch, and all of them decide alike. A checkpoint holds a process's own shards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+
+def join() -> None:
+    """Meet the other processes, if `torchrun` started several: NCCL between GPUs, else gloo."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def shard(model: nn.Module, blocks: list[nn.Module]) -> None:
+    """Spread the parameters over the processes, a block at a time, and the rest of the model after them."""
+    if processes() > 1:
+        for block in blocks:
+            fully_shard(block)
+        fully_shard(model)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is so in any process."""
+    if processes() == 1:
+        return flag
+    told = torch.tensor(int(flag))
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """What training may change: the state dict without frozen parameters."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This process's shards."""
+    return {name: local(tensor).detach().clone() for name, tensor in weights.items()}
+
+
+def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Set what `copy_of(trained(model))` once held."""
+    with torch.no_grad():
+        for name, tensor in trained(model).items():
+            local(tensor).copy_(weights[name])
+
+
+def whole(model: nn.Module) -> dict[str, Tensor]:
+    """The full state dict, gathered onto the CPU of the first process (the others get an empty one)."""
+    if not isinstance(model, FSDPModule):
+        return dict(model.state_dict())
+    gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return {name: tensor for name, tensor in gathered.items() if isinstance(tensor, Tensor)}
+
+
+def local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like(shard_of: Tensor, parameter: Tensor) -> Tensor:
+    """A shard as part of a tensor that is spread as the parameter is."""
+    if isinstance(parameter, DTensor) and shard_of.ndim:
+        shape, stride = parameter.size(), parameter.stride()
+        return DTensor.from_local(shard_of, parameter.device_mesh, parameter.placements, shape=shape, stride=stride)
+    return shard_of
