@@ -106,6 +106,15 @@ def test_content_alone_needs_texts(tmp_path):
             shop.pretrain(tmp_path / "weights")
 
 
+def test_too_little_to_learn_from_is_told(tmp_path):
+    few = cycle_shop(users=60, items=24).dataset.events.collect().head(19)
+    with Shop.open(Shop.init(tmp_path / "shop")) as shop:
+        for count in (0, 19):
+            with pytest.raises(DataError, match=f"There are {count} purchases.*endcap ingest EVENTS --shop"):
+                shop.pretrain(tmp_path / "weights")
+            shop.ingest(few)
+
+
 def test_what_is_kept_apart():
     """Every tenth shopper with three acts or more; histories of one and two acts stay whole."""
     lengths = np.array([1, 2, *range(3, 25)])
