@@ -90,6 +90,13 @@ def test_weights_that_do_not_fit_stop_the_training(weights, tmp_path):
             shop.train(evaluate=False)
 
 
+def test_a_start_that_is_not_there_is_named(tmp_path):
+    with Shop.open(Shop.init(tmp_path / "shop", SETTINGS.format(1) + 'start = "weights"\n')) as shop:
+        shop.ingest(cycle_shop(users=60, items=24).dataset)
+        with pytest.raises(CallerError, match=r"shop/weights: There are no weights.*, or correct `sequence\.start`\."):
+            shop.train(evaluate=False)
+
+
 def test_wrong_settings_are_named(folder, tmp_path):
     with Shop.open(folder, read_only=True) as shop:
         with pytest.raises(CallerError, match="must weigh more than 0"):
