@@ -26,6 +26,7 @@ from benchmarks.tables import FAMILIES
 from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted
 from endcap.app.train import Taught, Training
+from endcap.core.errors import CallerError
 from endcap.evaluate.intervals import interval_of, paired_difference, resampled_means
 from endcap.models.blend import fit_blend
 from endcap.models.ranker import fit_ranker, try_ranker
@@ -54,6 +55,12 @@ def _values(folder: Path, seed: int) -> Values:
     """NDCG@10 a user: of the whole, under "", and without each part."""
     with training(folder, seed) as (begun, steps):
         taught = begun.teach(steps)
+        if taught.examples is None:
+            raise CallerError(
+                "Nothing in these sequences teaches a ranker, so that no part of it can be taken away.",
+                where=str(folder),
+                next_step="Name a folder with more users, or longer lines.",
+            )
         fitted = begun.fit_at(steps.test)
         tell(f"seed {seed}: rankers without each part", 0.0)
         found = ndcg_by_user(begun, steps, fitted, dict(_variants(begun, taught, fitted)))
@@ -66,7 +73,6 @@ def _variants(begun: Training, taught: Taught, fitted: Fitted) -> Iterator[tuple
     """What is missing, and what answers without it."""
     config = begun.config
     seed, threads = config.train.seed, config.train.threads
-    assert taught.examples is not None
     trees = try_ranker(taught.examples, taught.names, config.ranker, seed, threads).trees
 
     def fusion(missing: Sequence[str]) -> Fusion:
