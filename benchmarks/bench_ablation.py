@@ -1,8 +1,9 @@
 """What each part is worth: the product without each source in turn and without the ranker.
 
 `make bench NAME=ablation DATASET=beauty DATA=<folder> SEEDS=3`. Leave-one-out, all items ranked, own history hidden,
-test target. The sources are fitted once a seed. For each one taken away the ranker is fitted again, with as many trees
-as the whole has, on what the others propose; a *family* (`all_graph`) goes as one.
+test target. The sources are fitted once a seed. The whole is the ranker over all sources, also where the product would
+leave some out or take the blend instead, as it may on small data. For each source taken away the ranker is fitted
+again, with as many trees as the whole has, on what the others propose; a *family* (`all_graph`) goes as one.
 
     ndcg@10, _lo, _hi           the whole; the mean over seeds
     ndcg@10_without_<source>    and what is lost by it, `ndcg@10_lost_<source>` with `_lo` and `_hi`, over users
