@@ -1,8 +1,9 @@
 """What each part is worth: the product without each source in turn and without the ranker.
 
 `make bench NAME=ablation DATASET=beauty DATA=<folder> SEEDS=3`. Leave-one-out, all items ranked, own history hidden,
-test target. The sources are fitted once a seed. For each one taken away the ranker is fitted again, with as many trees
-as the whole has, on what the others propose; a *family* (`all_graph`) goes as one.
+test target. The sources are fitted once a seed. The whole is the ranker over all sources, also where the product would
+leave some out or take the blend instead, as it may on small data. For each source taken away the ranker is fitted
+again, with as many trees as the whole has, on what the others propose; a *family* (`all_graph`) goes as one.
 
     ndcg@10, _lo, _hi           the whole; the mean over seeds
     ndcg@10_without_<source>    and what is lost by it, `ndcg@10_lost_<source>` with `_lo` and `_hi`, over users
@@ -26,6 +27,7 @@ from benchmarks.tables import FAMILIES
 from endcap.app.fusion import Fusion
 from endcap.app.sources import Fitted
 from endcap.app.train import Taught, Training
+from endcap.core.errors import CallerError
 from endcap.evaluate.intervals import interval_of, paired_difference, resampled_means
 from endcap.models.blend import fit_blend
 from endcap.models.ranker import fit_ranker, try_ranker
@@ -54,6 +56,12 @@ def _values(folder: Path, seed: int) -> Values:
     """NDCG@10 a user: of the whole, under "", and without each part."""
     with training(folder, seed) as (begun, steps):
         taught = begun.teach(steps)
+        if taught.examples is None:
+            raise CallerError(
+                "Nothing in these sequences teaches a ranker, so that no part of it can be taken away.",
+                where=str(folder),
+                next_step="Name a folder with more users, or longer lines.",
+            )
         fitted = begun.fit_at(steps.test)
         tell(f"seed {seed}: rankers without each part", 0.0)
         found = ndcg_by_user(begun, steps, fitted, dict(_variants(begun, taught, fitted)))
@@ -66,7 +74,6 @@ def _variants(begun: Training, taught: Taught, fitted: Fitted) -> Iterator[tuple
     """What is missing, and what answers without it."""
     config = begun.config
     seed, threads = config.train.seed, config.train.threads
-    assert taught.examples is not None
     trees = try_ranker(taught.examples, taught.names, config.ranker, seed, threads).trees
 
     def fusion(missing: Sequence[str]) -> Fusion:

@@ -15,18 +15,17 @@ import json
 from pathlib import Path
 
 from benchmarks.leave_one_out import folder_of
-from benchmarks.peers.run import PEERS, run_peers
+from benchmarks.peers.run import named, run_peers
 from benchmarks.run import HERE, tell
 from endcap.app.benchmark import benchmark
 
 
 def run(data: Path | None, dataset: str, seeds: int, peers: str = "") -> dict[str, float]:
-    folder = folder_of(data, dataset)
+    folder, names = folder_of(data, dataset), named(peers)
     found = benchmark(folder, seeds=seeds, progress=tell)
     for note in found.notes:
         print(note)
     print(found.comparison.to_markdown())
-    names = list(PEERS) if peers == "all" else [name for name in peers.split(",") if name]
     if not names:
         return found.figures
     figures, details = run_peers(names, folder, seed=0, progress=tell)

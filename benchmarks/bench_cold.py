@@ -18,17 +18,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 
 from benchmarks.leave_one_out import folder_of
 from benchmarks.run import tell
-from endcap.app.benchmark import SETTINGS
+from endcap.app.benchmark import SETTINGS, workspace_for
 from endcap.app.parallel import in_order
 from endcap.app.publish import Release, read_release
-from endcap.app.runtime import Shop
 from endcap.app.tasks import Question, question
 from endcap.core.types import Int32Array
 from endcap.data.datasets import Dataset, amazon_folder
@@ -64,12 +62,13 @@ class Split:
 
 
 def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
-    whole = amazon_folder(folder_of(data, dataset))
+    folder = folder_of(data, dataset)
+    whole = amazon_folder(folder)
     split = Split(whole)
     print(f"{len(split.new)} new items, {len(split.cold)} cold and {len(split.warm)} warm cases", flush=True)
     found: dict[str, list[np.ndarray]] = {}
     for seed in range(seeds):
-        for name, values in _one(whole, split, seed).items():
+        for name, values in _one(folder, whole, split, seed).items():
             print(f"{time.strftime('%H:%M:%S')} seed {seed} {name} {values.mean():.4f}", flush=True)
             found.setdefault(name, []).append(values)
     figures: dict[str, float] = {"items": len(whole.items), "new_items": len(split.new)}
@@ -81,15 +80,13 @@ def run(data: Path | None, dataset: str, seeds: int) -> dict[str, float]:
     return figures
 
 
-def _one(whole: Dataset, split: Split, seed: int) -> Values:
-    with TemporaryDirectory() as place:
-        workspace = Shop.init(Path(place) / "shop", SETTINGS.format(seed=seed))
-        with Shop.open(workspace) as shop:
-            shop.ingest(Dataset(whole.name, split.log.lazy(), whole.items, whole.users))
-            trained = shop.train(evaluate=False, progress=tell)
-            for note in trained.notes:
-                print(note)
-            release = read_release(shop.releases, trained.manifest.release_id)
+def _one(folder: Path, whole: Dataset, split: Split, seed: int) -> Values:
+    known = Dataset(whole.name, split.log.lazy(), whole.items, whole.users)
+    with workspace_for(known, folder, SETTINGS.format(seed=seed), tell) as shop:
+        trained = shop.train(evaluate=False, progress=tell)
+        for note in trained.notes:
+            print(note)
+        release = read_release(shop.releases, trained.manifest.release_id)
         return {**_cold(release, split), **_warm(release, split)}
 
 

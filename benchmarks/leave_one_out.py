@@ -6,17 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from benchmarks.run import tell
-from endcap.app.benchmark import FILTERED, SETTINGS
+from endcap.app.benchmark import FILTERED, SETTINGS, check_asked, workspace_for
 from endcap.app.fusion import Fusion
 from endcap.app.parallel import in_order
 from endcap.app.plans import Plan
 from endcap.app.publish import build_pipeline
-from endcap.app.runtime import Shop
 from endcap.app.sources import Fitted
 from endcap.app.tasks import question
 from endcap.app.train import Training
@@ -48,12 +46,13 @@ def folder_of(data: Path | None, dataset: str | None) -> Path:
 
 @contextmanager
 def training(folder: Path, seed: int, settings: str = "") -> Iterator[tuple[Training, Plan]]:
-    """A training on the folder that has read its log, and its plan. settings: appended to the benchmark's own."""
-    told = SETTINGS.format(seed=seed) + settings
-    with TemporaryDirectory() as place, Shop.open(Shop.init(Path(place) / "shop", told)) as shop:
-        shop.ingest(amazon_folder(folder))
+    """A training on the folder that has read its log, and its plan. settings: appended to the benchmark's own.
+    DataError where there is too little to learn from, or nobody to ask."""
+    with workspace_for(amazon_folder(folder), folder, SETTINGS.format(seed=seed) + settings, tell) as shop:
         begun = Training(shop, tell)
-        yield begun, begun.prepare(test=True, release=False)
+        steps = begun.prepare(test=True, release=False)
+        check_asked({task for task, cases in steps.test.cases.items() if len(cases)}, folder)
+        yield begun, steps
 
 
 def pipeline(begun: Training, fitted: Fitted, fusion: Fusion) -> Pipeline:

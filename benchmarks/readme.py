@@ -24,6 +24,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "docs" / "benchmarks.md": {
         "amazon": tables.amazon,
         **{f"{name}-{shop}": partial(block, shop) for name, block in EACH.items() for shop in tables.SHOPS},
+        "measuring": tables.measuring,
         "ablation": partial(tables.ablation, "beauty"),
         "cold": partial(tables.cold, "beauty"),
         "refit": tables.refit,

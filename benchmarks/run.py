@@ -28,14 +28,17 @@ def main() -> None:
     # Threads that spin while they wait take the time of those that work, on a small machine most of all.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=sorted(path.stem for path in HERE.glob("bench_*.py")) or None, type=_module)
+    names = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+    parser.add_argument("name", choices=names)
     parser.add_argument("--data", type=Path, help="folder of the data, where the benchmark needs one")
     parser.add_argument("--dataset", help="name of the data, where the benchmark takes any")
     parser.add_argument("--seeds", type=int, default=1, help="how many times to train, where the benchmark repeats")
     parser.add_argument("--peers", default="", help="peer systems to measure beside ours, by comma; `all` for all")
     asked = parser.parse_args()
+    if asked.seeds < 1:
+        parser.error(f"{asked.seeds} seeds were asked for: ask for one at least.")
     started, commit = time.monotonic(), _commit()
-    run = importlib.import_module(f"benchmarks.{asked.name}").run
+    run = importlib.import_module(f"benchmarks.bench_{asked.name}").run
     from endcap.app.benchmark import peak_rss_mb  # not before the policy is set: it brings numpy
 
     given = {"data": asked.data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
@@ -44,7 +47,7 @@ def main() -> None:
         figures = run(**{name: value for name, value in given.items() if name in taken})
     except EndcapError as error:
         sys.exit(str(error))
-    name = asked.name.removeprefix("bench_") + (f"-{asked.dataset}" if asked.dataset else "")
+    name = asked.name + (f"-{asked.dataset}" if asked.dataset else "")
     record = {
         "machine": _machine(),
         "command": _command(asked, list(taken)),
@@ -68,17 +71,13 @@ def _command(asked: argparse.Namespace, taken: list[str]) -> str:
     data = asked.data.name if asked.data else None
     given = {"data": data, "dataset": asked.dataset, "seeds": asked.seeds, "peers": asked.peers}
     settings = "".join(f" {name.upper()}={given[name]}" for name in taken if given[name])
-    return f"make bench NAME={asked.name.removeprefix('bench_')}{settings}"
+    return f"make bench NAME={asked.name}{settings}"
 
 
 def _commit() -> str:
     """What the code was, with a + where files have been changed since; nothing outside of a repository."""
     git = [shutil.which("git") or "", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*"]
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() if git[0] else ""
-
-
-def _module(name: str) -> str:
-    return f"bench_{name}"
 
 
 def _machine() -> dict[str, object]:

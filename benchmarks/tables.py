@@ -104,6 +104,19 @@ def costs(shop: str) -> str:
     return table(head, [(said, *(_amount(value) for value in values)) for said, *values in rows])
 
 
+def measuring() -> str:
+    """How much of our time in `costs` is no training, by what the same training took without, in a sentence."""
+    told = []
+    for shop in SHOPS:
+        whole = round(figures(f"amazon-{shop}")["seconds_per_seed"])
+        trained = round(figures(f"time-{shop}")["seconds_within_everything"])
+        told.append(f"{whole - trained} of {whole} on {shop.title()}")
+    return (
+        "Endcap's seconds here include measuring the whole, and every source alone, on both tasks, nearly half of\n"
+        f"them ({', '.join(told)}); those under [What less time buys](#what-less-time-buys) do not.\n"
+    )
+
+
 def sources(shop: str) -> str:
     """Every source alone, best first."""
     found = figures(f"amazon-{shop}")
@@ -181,9 +194,9 @@ def transfer(shop: str) -> str:
     for items, said in (("ids", "items have vectors of their own"), ("content", "items are their content")):
         for begun, how in (("scratch", "from nothing"), ("start", "from the other shop's weights")):
             names = [f"ndcg@10_{items}_{percent}_{begun}" for percent in (1, 10, 100)]
-            rows.append((f"{said}, {how}", *(f"{found[name]:.4f} ± {found[f'{name}_sd']:.4f}" for name in names)))
-    rows.append(("the other shop's weights as they are", f"{found['ndcg@10_asis']:.4f}", "", ""))
-    return table(("Users that are learned from", "1 %", "10 %", "100 %"), rows)
+            rows.append((f"{said}, {how}", "", *(_spread(found, name) for name in names)))
+    rows.append(("the other shop's weights as they are", _spread(found, "ndcg@10_asis"), "", "", ""))
+    return table(("Users that are learned from", "none", "1 %", "10 %", "100 %"), rows)
 
 
 def refit() -> str:
@@ -240,6 +253,10 @@ def _cell(found: Figures, name: str) -> str:
 def _within(found: Figures, name: str) -> str:
     lo, hi = (found[f"{name}{end}"] for end in BOUNDS)
     return f"[{lo:.4f}, {hi:.4f}]"
+
+
+def _spread(found: Figures, name: str) -> str:
+    return f"{found[name]:.4f} ± {found[f'{name}_sd']:.4f}"
 
 
 def part(name: str) -> str:

@@ -148,6 +148,16 @@ def test_every_command_is_documented():
     assert unsaid(asked) == []
 
 
+def test_the_table_of_commands_has_each_once():
+    import typer
+
+    from endcap.cli.main import app
+
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(endcap [\w -]+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(commands(typer.main.get_command(app), "endcap"))
+
+
 def test_every_route_is_documented():
     from endcap.app.config import Config
     from endcap.web.server import create_app

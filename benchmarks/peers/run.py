@@ -35,10 +35,21 @@ SHOWN_ERRORS = 20
 Progress = Callable[[str, float], None]
 
 
+def named(peers: str) -> list[str]:
+    """The peers that PEERS names, by comma or `all`. CallerError for one that there is not."""
+    names = list(PEERS) if peers == "all" else [name for name in peers.split(",") if name]
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise CallerError(
+            f"No peer is called {unknown[0]!r}.", where="PEERS", next_step=f"Known: {', '.join(PEERS)}, or all."
+        )
+    return names
+
+
 def run_peers(
     names: Sequence[str], folder: Path, *, seed: int, progress: Progress, minutes: float | None = None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Every named peer on a folder with `sequences.txt`, one after the other.
+    """Each of these peers on a folder with `sequences.txt`, one after the other.
 
     Returns figures and details. Figures are flat: `ndcg@10__peer_<name>` with `_lo` and `_hi` at the very end, the
     same of `recall@10`, both also `_unfiltered`; `seconds_tuning`, `seconds_fit` (the fit that was tested),
@@ -46,9 +57,6 @@ def run_peers(
     requirements, budget, trials or the curve; of a peer that failed, `error`, and it has no figures. minutes: for
     tuning, instead of each script's own budget.
     """
-    unknown = [name for name in names if name not in PEERS]
-    if unknown:
-        raise CallerError(f"No peer is called {unknown[0]!r}.", next_step=f"Known: {', '.join(PEERS)}.")
     figures: dict[str, float] = {}
     details: dict[str, Any] = {}
     for name in names:

@@ -90,6 +90,13 @@ def test_weights_that_do_not_fit_stop_the_training(weights, tmp_path):
             shop.train(evaluate=False)
 
 
+def test_a_start_that_is_not_there_is_named(tmp_path):
+    with Shop.open(Shop.init(tmp_path / "shop", SETTINGS.format(1) + 'start = "weights"\n')) as shop:
+        shop.ingest(cycle_shop(users=60, items=24).dataset)
+        with pytest.raises(CallerError, match=r"shop/weights: There are no weights.*, or correct `sequence\.start`\."):
+            shop.train(evaluate=False)
+
+
 def test_wrong_settings_are_named(folder, tmp_path):
     with Shop.open(folder, read_only=True) as shop:
         with pytest.raises(CallerError, match="must weigh more than 0"):
@@ -104,6 +111,15 @@ def test_content_alone_needs_texts(tmp_path):
         shop.ingest(dataset.events.collect())
         with pytest.raises(DataError, match="has no text"):
             shop.pretrain(tmp_path / "weights")
+
+
+def test_too_little_to_learn_from_is_told(tmp_path):
+    few = cycle_shop(users=60, items=24).dataset.events.collect().head(19)
+    with Shop.open(Shop.init(tmp_path / "shop")) as shop:
+        for count in (0, 19):
+            with pytest.raises(DataError, match=f"There are {count} purchases.*endcap ingest EVENTS --shop"):
+                shop.pretrain(tmp_path / "weights")
+            shop.ingest(few)
 
 
 def test_what_is_kept_apart():

@@ -91,11 +91,11 @@ def test_it_need_not_publish(shop):
 
 
 def test_what_cannot_be_refitted(folder, tmp_path):
-    with Shop.open(tmp_path / "empty") as shop, pytest.raises(NotFoundError, match="endcap train"):
+    with Shop.open(tmp_path / "empty") as shop, pytest.raises(NotFoundError, match=r"endcap train --shop .*empty"):
         shop.refit()
     config = folder / "endcap.toml"
     config.write_text(config.read_text().replace('"knn", ', ""))
-    with Shop.open(folder) as shop, pytest.raises(CallerError, match=r"\['knn'\].*endcap train"):
+    with Shop.open(folder) as shop, pytest.raises(CallerError, match=rf"\['knn'\].*endcap train --shop {folder}"):
         shop.refit()
 
 

@@ -4,8 +4,9 @@ import pytest
 from benchmarks.leave_one_out import folder_of, ndcg_by_user, pipeline, training
 from benchmarks.readme import written
 
+from benchmarks import bench_ablation
 from endcap.app.benchmark import benchmark
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, DataError
 
 
 def put(folder, lines=("ann a b c",)):
@@ -46,6 +47,26 @@ def test_users_have_what_the_command_measures(tmp_path):
     assert 0.1 < values.mean() < 0.99
     assert len(values) == measured["queries"]
     assert values.mean() == pytest.approx(measured["ndcg@10"], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["ann a b c", "bob b c a"], "There are 6 purchases.*longer lines"),
+        ([f"u{user} x{user}" for user in range(40)], "No line has two items"),
+        ([f"u{user} a b c a b c" for user in range(40)], "Every user.s last item.*new to them"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_said_of_their_folder(tmp_path, lines, said):
+    folder = put(tmp_path / "short", lines)
+    with pytest.raises(DataError, match=rf"^{folder}: {said}"), training(folder, 0):
+        pass
+
+
+def test_parts_of_a_ranker_that_nothing_teaches_are_not_taken_away(tmp_path):
+    folder = put(tmp_path / "pairs", [f"u{user} i{user % 7} i{user % 11 + 7}" for user in range(60)])
+    with pytest.raises(CallerError, match=rf"^{folder}: Nothing in these sequences teaches a ranker"):
+        bench_ablation.run(folder, "pairs", seeds=1)
 
 
 def test_a_page_has_a_place_for_every_block():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from benchmarks.peers import protocol
 from benchmarks.peers.contest import Asked, peak_rss_mb, report, search
-from benchmarks.peers.run import PEERS, _named, _pins, run_peers
+from benchmarks.peers.run import PEERS, _named, _pins, named
 
+from benchmarks import bench_amazon
 from endcap.core.errors import CallerError
 from endcap.data.datasets import amazon_folder
 from endcap.evaluate.metrics import measure, rank_targets
@@ -203,11 +204,17 @@ def test_figures_are_named_as_those_of_the_benchmark():
     assert _named("ndcg@10_lo", "x") == "ndcg@10__peer_x_lo"
 
 
-def test_every_peer_has_a_script_and_pins(folder):
+def test_every_peer_has_a_script_and_pins():
     from benchmarks.peers import run
 
     for name, requirements in PEERS.items():
         assert (run.HERE / f"{name}.py").is_file()
         assert all("==" in pin for pin in _pins(run.HERE / requirements))
-    with pytest.raises(CallerError, match="nobody"):
-        run_peers(["nobody"], folder, seed=0, progress=lambda stage, share: None)
+
+
+def test_peers_are_known_before_anything_is_trained(folder):
+    assert named("all") == list(PEERS)
+    assert named("implicit_als,lenskit_slim") == ["implicit_als", "lenskit_slim"]
+    assert named("") == []
+    with pytest.raises(CallerError, match=r"PEERS: No peer is called 'nobody'.*lenskit_slim"):
+        bench_amazon.run(folder, "few", seeds=1, peers="implicit_als,nobody")

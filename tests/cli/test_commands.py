@@ -56,6 +56,18 @@ def test_train_publishes_and_shows_the_comparison(endcap, folder, tmp_path):
     assert (tmp_path / "evaluation.md").read_text().startswith("### all (")
 
 
+@pytest.mark.parametrize(
+    "command", [("train", "--shop", "shop"), ("evaluate", "--shop", "shop"), ("benchmark", "sequences")]
+)
+def test_where_no_markdown_can_be_written_nothing_is_begun(endcap, folder, monkeypatch, command):
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(CallerError, match=r"^missing: There is no such folder.*--markdown"):
+        endcap(*command, "--markdown", "missing/found.md")
+    with pytest.raises(CallerError, match=r"^shop: This is a folder"):
+        endcap(*command, "--markdown", "shop")
+    assert len(list((folder / "releases").glob("*/manifest.json"))) == 1
+
+
 def test_train_can_leave_things_out(endcap_json, folder):
     before = _current(folder)
     summary = endcap_json("train", "--no-publish", "--no-evaluate", "--shop", folder)

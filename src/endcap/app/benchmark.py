@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from endcap.app.ingest import Progress
 from endcap.app.runtime import Shop
 from endcap.app.train import Measured, measure
 from endcap.core.errors import CallerError, DataError
-from endcap.data.datasets import amazon_folder
+from endcap.data.datasets import Dataset, amazon_folder
 from endcap.evaluate.report import Comparison
 
 FILTERED, UNFILTERED = "discovery", "all"
@@ -63,6 +64,33 @@ def benchmark(folder: Path, *, seeds: int, progress: Progress) -> Benchmarked:
     return Benchmarked(comparison, figures, runs[0].notes, runs[0].seconds)
 
 
+@contextmanager
+def workspace_for(dataset: Dataset, folder: Path, settings: str, progress: Progress) -> Iterator[Shop]:
+    """A workspace that holds what was read from a folder, for as long as it is needed. A DataError that names it, which
+    nobody else can find, names the folder instead."""
+    with TemporaryDirectory() as place, Shop.open(Shop.init(Path(place) / "shop", settings)) as shop:
+        shop.ingest(dataset, progress=progress)
+        try:
+            yield shop
+        except DataError as error:
+            if error.where != str(shop.folder):
+                raise
+            raise DataError(error.what, where=str(folder), next_step="Give it more users, or longer lines.") from error
+
+
+def check_asked(tasks: Collection[str], folder: Path) -> None:
+    """DataError where the folder leaves a task with nobody to ask. tasks: those in which somebody is asked."""
+    if UNFILTERED not in tasks:
+        raise DataError("No line has two items.", where=str(folder), next_step="Give it users with two items or more.")
+    if FILTERED not in tasks:
+        raise DataError(
+            "Every user's last item is in the same line before it, so that none is left to find with the own history "
+            "hidden.",
+            where=str(folder),
+            next_step="Give it users whose last item is new to them.",
+        )
+
+
 def peak_rss_mb() -> int:
     """The most memory that this process, or one that it waited for, held at once; 0 where the system does not say."""
     try:
@@ -78,25 +106,9 @@ def _tell(progress: Progress, seed: int, stage: str, share: float) -> None:
 
 
 def _one(folder: Path, seed: int, progress: Progress) -> Measured:
-    with TemporaryDirectory() as place:
-        workspace = Shop.init(Path(place) / "shop", SETTINGS.format(seed=seed))
-        with Shop.open(workspace) as shop:
-            shop.ingest(amazon_folder(folder), progress=progress)
-            try:
-                measured = measure(shop, progress=progress)
-            except DataError as error:  # of the workspace, which nobody named
-                raise DataError(
-                    error.what, where=str(folder), next_step="Give it more users, or longer lines."
-                ) from error
-    if UNFILTERED not in measured.comparison.tasks:
-        raise DataError("No line has two items.", where=str(folder), next_step="Give it users with two items or more.")
-    if FILTERED not in measured.comparison.tasks:
-        raise DataError(
-            "Every user's last item is in the same line before it, so that none is left to find with the own history "
-            "hidden.",
-            where=str(folder),
-            next_step="Give it users whose last item is new to them.",
-        )
+    with workspace_for(amazon_folder(folder), folder, SETTINGS.format(seed=seed), progress) as shop:
+        measured = measure(shop, progress=progress)
+    check_asked(measured.comparison.tasks, folder)
     return measured
 
 

@@ -116,7 +116,7 @@ def _answers(
     """One case, answered by ours and then each baseline, over the same eligible items. ServiceError where ours had to
     fall back: what answered then is not what is measured."""
     if ours.degraded:
-        raise ServiceError(f"{', '.join(ours.degraded)} failed.", where="measuring", next_step="See the log.")
+        raise _broken(ours.degraded)
     eligible = sold[every(pipeline.filters, asked.query, asked.context, sold)]
     targets = asked.targets[np.isin(asked.targets, eligible)]
     unreachable = asked.unreachable + len(asked.targets) - len(targets)
@@ -128,6 +128,15 @@ def _answers(
     found = np.stack([scores, *(said.at(eligible) for said in baselines)])
     ranked = rank_in_each(found, places, unreachable)
     return [(one, eligible[best_positions(row, K)]) for one, row in zip(ranked, found, strict=True)]
+
+
+def _broken(stages: Mapping[str, Exception]) -> ServiceError:
+    failed = "; ".join(f"{stage} failed: {type(error).__name__}: {error}" for stage, error in stages.items())
+    return ServiceError(
+        f"{failed}.",
+        where="measuring",
+        next_step="The traceback is on the standard error. Mend the cause, then train again.",
+    )
 
 
 def _selling(fitted: Fitted, best_first: Int32Array) -> Float32Array:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from endcap.app.config import Config
 from endcap.app.content import content_vectors
 from endcap.app.ingest import Progress
+from endcap.app.run import learnable
 from endcap.app.sequences import any_repeat, encoder_name, start_weights, trails
 from endcap.core.determinism import seed_everything
 from endcap.core.errors import CallerError, DataError
@@ -56,7 +57,8 @@ def pretrain(shop: Shop, out: Path, settings: Mapping[str, Any], *, progress: Pr
     """Train on everything recorded and write the weights into `out`, a folder made where it is missing.
 
     An interrupted run goes on from its last whole epoch. CallerError for settings that cannot be, or where nothing has
-    an order to learn; DataError where items should be their content and have none.
+    an order to learn; DataError where there is too little to learn from, or where items should be their content and
+    have none.
     """
     config = _sequence_config(shop.config, settings)
     seed_everything(config.seed)
@@ -137,6 +139,7 @@ def _sequence_config(config: Config, settings: Mapping[str, Any]) -> SequenceCon
 def _read(shop: Shop, progress: Progress) -> tuple[ItemTable, Sequences]:
     progress("read the log", 0.0)
     log = shop.store.events()
+    learnable(log, shop.folder)
     ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
     table = ItemTable.build(shop.store.items(), ids)
     return table, trails(Histories.build(log, table.ids))

@@ -49,7 +49,9 @@ def refit(shop: Shop, *, progress: Progress) -> Refitted:
     release = shop.releases.current()
     if release is None:
         raise NotFoundError(
-            "No release is published that could be refitted.", where=str(shop.folder), next_step="Train: endcap train"
+            "No release is published that could be refitted.",
+            where=str(shop.folder),
+            next_step=f"Train: endcap train --shop {shop.folder}",
         )
     return _Refit(shop, progress).run(release)
 
@@ -87,7 +89,7 @@ class _Refit(Run):
             raise CallerError(
                 f"The release has the sources {missing}, and the settings do not name them.",
                 where="train.sources",
-                next_step="Train again with the new settings: endcap train",
+                next_step=f"Train again with the new settings: endcap train --shop {self.shop.folder}",
             )
         self.left_out = set(wanted) - set(names)
         return names
@@ -132,5 +134,5 @@ class _Refit(Run):
             raise CallerError(
                 f"The release cannot be refitted: {error}",
                 where=str(folder),
-                next_step="Train again: endcap train",
+                next_step=f"Train again: endcap train --shop {self.shop.folder}",
             ) from error

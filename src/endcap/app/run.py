@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
     from endcap.app.runtime import Shop
 
 MIN_EVENTS = 20
+
+
+def learnable(log: pl.LazyFrame, workspace: Path) -> pl.DataFrame:
+    """The events of a log that count as success. DataError where they are too few to learn from."""
+    bought = successes(log)
+    if bought.height < MIN_EVENTS:
+        raise DataError(
+            f"There are {bought.height} purchases, or acts where purchases are hardly logged; "
+            f"{MIN_EVENTS} is the least to learn from.",
+            where=str(workspace),
+            next_step=f"Ingest more: endcap ingest EVENTS --shop {workspace}",
+        )
+    return bought
 
 
 class Run:
@@ -59,14 +73,7 @@ class Run:
         log = store.events().filter(pl.col("seq") <= self.seq)
         if self.config.train.split == "leave_one_out":
             log = one_by_one(log)
-        self.bought = successes(log)
-        if self.bought.height < MIN_EVENTS:
-            raise DataError(
-                f"There are {self.bought.height} purchases, or acts where purchases are hardly logged; "
-                f"{MIN_EVENTS} is the least to learn from.",
-                where=str(self.shop.folder),
-                next_step=f"Ingest more: endcap ingest EVENTS --shop {self.shop.folder}",
-            )
+        self.bought = learnable(log, self.shop.folder)
         ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
         self.table = ItemTable.build(store.items(), ids)
         self.histories = Histories.build(log, self.table.ids)

@@ -11,6 +11,7 @@ import numpy as np
 
 from endcap.app.config import Config
 from endcap.app.parallel import Tell, one_by_one, side_by_side
+from endcap.core.errors import CallerError
 from endcap.core.types import Float32Array, Int64Array
 from endcap.evaluate.protocols import Case
 from endcap.features.ids import Vocabulary
@@ -178,7 +179,14 @@ def settled(report: Report) -> int:
 
 def start_weights(config: SequenceConfig, workspace: Path) -> SequenceWeights | None:
     """The weights that `start` names, seen from the workspace's folder; None where it names none."""
-    return SequenceWeights.load(workspace / config.start) if config.start else None
+    if not config.start:
+        return None
+    try:
+        return SequenceWeights.load(workspace / config.start)
+    except CallerError as error:
+        raise CallerError(
+            error.what, where=error.where, next_step=f"{error.next_step}, or correct `sequence.start`."
+        ) from error
 
 
 def encoder_name(config: Config) -> str:

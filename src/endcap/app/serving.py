@@ -45,7 +45,9 @@ class Serving:
             wanted = self._releases.current()
             if wanted is None:
                 raise NotFoundError(
-                    "No release is published.", where=str(self._releases.root), next_step="Train one: endcap train"
+                    "No release is published.",
+                    where=str(self._releases.root),
+                    next_step=f"Train one: endcap train --shop {self._releases.workspace}",
                 )
             if self._held is None or self._held.release.id != wanted:
                 release = read_release(self._releases, wanted, self._slate)

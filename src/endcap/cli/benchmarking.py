@@ -1,4 +1,4 @@
-"""Measuring the product on a public data set, as papers do."""
+"""Measuring the product on a folder of sequences, as papers do."""
 
 from __future__ import annotations
 

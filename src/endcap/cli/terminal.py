@@ -15,14 +15,31 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from endcap.core.errors import CallerError
+
 WIDE = 160
+
+
+def _can_be_written(path: Path | None) -> Path | None:
+    """The path as it is. CallerError, before anything is done, where no file can be written there."""
+    if path is not None and path.is_dir():
+        raise CallerError("This is a folder.", where=str(path), next_step="Name a file in it after --markdown.")
+    if path is not None and not path.parent.is_dir():
+        raise CallerError(
+            "There is no such folder to write the Markdown into.",
+            where=str(path.parent),
+            next_step="Make it, or name another file after --markdown.",
+        )
+    return path
+
 
 ShopOption = Annotated[
     Path, typer.Option("--shop", "-s", envvar="ENDCAP_SHOP", help="Folder of the workspace.", show_default="here")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")]
 MarkdownOption = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", help="Also write the comparison as Markdown.")
+    Path | None,
+    typer.Option("--markdown", metavar="FILE", help="Also write the comparison as Markdown.", callback=_can_be_written),
 ]
 PortOption = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port, 0 for a free one; default from endcap.toml.")

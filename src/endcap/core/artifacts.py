@@ -137,7 +137,7 @@ class ReleaseStore:
             raise ArtifactError(
                 f"The release has format {manifest.format}; this version reads {FORMAT}.",
                 where=str(path),
-                next_step=f"Train again with this version: endcap train --shop {self._shop}",
+                next_step=f"Train again with this version: endcap train --shop {self.workspace}",
             )
         return manifest
 
@@ -152,17 +152,17 @@ class ReleaseStore:
                     "The file is missing or its checksum differs from the manifest.",
                     where=str(path),
                     next_step="Restore it from a backup, or go back to an earlier release: "
-                    f"endcap rollback --shop {self._shop}",
+                    f"endcap rollback --shop {self.workspace}",
                 )
         return folder, manifest
 
     @property
-    def _shop(self) -> Path:
+    def workspace(self) -> Path:
         """The workspace whose releases these are, for sentences."""
         return self.root.parent
 
     def _see_releases(self) -> str:
-        return f"See what there is: endcap releases --shop {self._shop}"
+        return f"See what there is: endcap releases --shop {self.workspace}"
 
     def _free_id(self, release_id: str) -> str:
         """The id itself, or the id with a counter, where two equal releases are committed within one second."""
@@ -182,7 +182,7 @@ class ReleaseStore:
             raise ArtifactError(
                 f"The release pointer cannot be read: {error}.",
                 where=str(path),
-                next_step=f"Publish a release again: endcap publish RELEASE --shop {self._shop}",
+                next_step=f"Publish a release again: endcap publish RELEASE --shop {self.workspace}",
             ) from error
 
     def _point(self, pointer: _Pointer) -> None:

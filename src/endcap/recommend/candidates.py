@@ -22,11 +22,11 @@ Allowed = Callable[[Int32Array], NDArray[np.bool_]]
 
 
 def weigh(
-    sources: Sequence[CandidateSource], contexts: Sequence[Context], failed: list[str] | None = None
+    sources: Sequence[CandidateSource], contexts: Sequence[Context], failed: dict[str, Exception] | None = None
 ) -> list[tuple[Evidence, ...]]:
     """For each context what every source says.
 
-    failed: takes the names of sources that raise, which then count as silent; without it their errors are raised.
+    failed: takes the errors of sources that raise, by name, which then count as silent; without it they are raised.
     """
     by_source = [_weigh(source, contexts, failed) for source in sources]
     return [tuple(said[place] for said in by_source) for place in range(len(contexts))]
@@ -119,16 +119,18 @@ class _Silent:
 SILENT = _Silent()
 
 
-def _weigh(source: CandidateSource, contexts: Sequence[Context], failed: list[str] | None) -> Sequence[Evidence]:
+def _weigh(
+    source: CandidateSource, contexts: Sequence[Context], failed: dict[str, Exception] | None
+) -> Sequence[Evidence]:
     try:
         if len(contexts) > 1 and isinstance(source, BulkSource):
             return source.weigh_many(contexts)
         return [source.weigh(context) for context in contexts]
-    except Exception:
+    except Exception as error:
         if failed is None:
             raise
         LOG.exception("The source %s failed; the slate does without it.", source.name)
-        failed.append(source.name)
+        failed[source.name] = error
         return [SILENT] * len(contexts)
 
 

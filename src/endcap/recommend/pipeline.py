@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -34,13 +34,14 @@ Said = tuple[Evidence, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """Scored candidates, best first. items int32, scores float32, rows into `candidates`: all [n]."""
+    """Scored candidates, best first. items int32, scores float32, rows into `candidates`: all [n]. degraded: the stages
+    that gave way to a fallback, with what they raised."""
 
     candidates: Candidates
     items: Int32Array
     scores: Float32Array
     rows: np.ndarray[tuple[int], np.dtype[np.int64]]
-    degraded: tuple[str, ...] = ()
+    degraded: Mapping[str, Exception] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -73,7 +74,7 @@ class Pipeline:
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
     def candidates(
-        self, asked: Sequence[Asked], said: Sequence[Said] | None = None, failed: list[str] | None = None
+        self, asked: Sequence[Asked], said: Sequence[Said] | None = None, failed: dict[str, Exception] | None = None
     ) -> list[Candidates]:
         """For each question the shortlist of what the sources propose and may be shown; nothing for a stranger.
 
@@ -97,17 +98,17 @@ class Pipeline:
     def rank(self, asked: Sequence[Asked], said: Sequence[Said] | None = None) -> list[Ranked]:
         """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat. said: see
         `candidates`."""
-        degraded: list[str] = []
+        degraded: dict[str, Exception] = {}
         found = self.candidates(asked, said, degraded)
         together = joined(found)
         try:
             scores = self._score(together, [context for _, context in asked])
-        except Exception:  # a slate in the sources' own order beats no slate; the answer and the log say so
+        except Exception as error:  # a slate in the sources' own order beats no slate; the answer and the log say so
             LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
             scores = RankFusion().score(np.empty((0, 0), np.float32), together)
-            degraded.append("ranker")
+            degraded["ranker"] = error
         parts = np.split(scores, np.cumsum(together.sizes)[:-1])
-        return [_sorted(one, part, tuple(degraded)) for one, part in zip(found, parts, strict=True)]
+        return [_sorted(one, part, degraded) for one, part in zip(found, parts, strict=True)]
 
     def answer(self, query: Query, context: Context) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
         """The slate's items with reasons, and the stages that gave way to a fallback."""
@@ -118,7 +119,7 @@ class Pipeline:
         places = [int(np.flatnonzero(ranked.items == item)[0]) for item in chosen]
         slate = [self._recommendation(query, context, ranked, place) for place in places]
         slate += self._filling(query, context, ranked, query.n - len(slate))
-        return tuple(slate), ranked.degraded
+        return tuple(slate), tuple(ranked.degraded)
 
     def _score(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
         if self.scorer is None or not len(candidates.items):
@@ -158,6 +159,6 @@ def _is_known(context: Context) -> bool:
     return bool(len(context.items) or len(context.cart) or context.anchor >= 0)
 
 
-def _sorted(candidates: Candidates, scores: Float32Array, degraded: tuple[str, ...]) -> Ranked:
+def _sorted(candidates: Candidates, scores: Float32Array, degraded: Mapping[str, Exception]) -> Ranked:
     rows = np.lexsort((candidates.items, -scores))
     return Ranked(candidates, candidates.items[rows], scores[rows], rows, degraded)
