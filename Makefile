@@ -29,6 +29,7 @@ plots: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -c "from endcap.app.config import reference; print(reference(), end='')" > docs/reference/configuration.md
+	$(BIN)/python -c "from endcap.app.finetune_settings import reference; print(reference(), end='')" > docs/reference/finetuning.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build demo-shop

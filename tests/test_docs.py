@@ -271,3 +271,10 @@ def test_the_reference_of_settings_is_current():
     from endcap.app.config import reference
 
     assert (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8") == reference()
+
+
+def test_the_reference_of_tuning_is_current():
+    """After changing a setting: make docs."""
+    from endcap.app.finetune_settings import reference
+
+    assert (ROOT / "docs" / "reference" / "finetuning.md").read_text(encoding="utf-8") == reference()

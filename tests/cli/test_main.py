@@ -24,6 +24,8 @@ def test_commands_are_the_ones_there_are():
             "train",
             "refit",
             "pretrain",
+            "finetune",
+            "predict",
             "evaluate",
             "publish",
             "rollback",

@@ -9,7 +9,8 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from endcap.core.errors import CallerError
@@ -124,19 +125,38 @@ def load_config(path: Path) -> Config:
 
 
 def reference() -> str:
-    """Every section and key with its default and meaning, as Markdown."""
-    lines = ["# Configuration", "", "Every key of `endcap.toml`. An empty file equals these defaults.", ""]
-    for name, field in Config.model_fields.items():
-        section = field.annotation
-        assert isinstance(section, type)
-        assert issubclass(section, Section)
-        lines += [f"## `[{name}]`", "", "| Key | Default | Meaning |", "|---|---|---|"]
-        for key, entry in section.model_fields.items():
-            default = entry.get_default(call_default_factory=True, validated_data={})
-            shown = "" if default is PydanticUndefined else _toml(default)
-            lines.append(f"| `{key}` | `{shown}` | {(entry.description or '').replace('|', chr(92) + '|')} |")
-        lines.append("")
+    """Every section and key of `endcap.toml` with its default and meaning, as Markdown."""
+    return described(
+        Config, ["# Configuration", "", "Every key of `endcap.toml`. An empty file equals these defaults."]
+    )
+
+
+def described(config: type[BaseModel], head: list[str]) -> str:
+    """The sections of a config, each as a table, after the head; keys outside sections come first."""
+    sections: list[tuple[str, type[Section]]] = []
+    top: list[str] = []
+    for name, field in config.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            sections.append((name, kind))
+        else:
+            top.append(_row(name, field))
+    lines = [*head, ""]
+    if top:
+        lines += [*TABLE, *top, ""]
+    for name, section in sections:
+        rows = [_row(key, entry) for key, entry in section.model_fields.items()]
+        lines += [f"## `[{name}]`", "", *TABLE, *rows, ""]
     return "\n".join(lines)
+
+
+TABLE = ("| Key | Default | Meaning |", "|---|---|---|")
+
+
+def _row(key: str, entry: FieldInfo) -> str:
+    default = entry.get_default(call_default_factory=True, validated_data={})
+    shown = "" if default is PydanticUndefined else _toml(default)
+    return f"| `{key}` | `{shown}` | {(entry.description or '').replace('|', chr(92) + '|')} |"
 
 
 def _toml(value: object) -> str:

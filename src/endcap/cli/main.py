@@ -12,7 +12,17 @@ import typer
 from rich.text import Text
 
 from endcap import __version__
-from endcap.cli import benchmarking, demo, ingesting, pretraining, recommending, releasing, serving, training
+from endcap.cli import (
+    benchmarking,
+    demo,
+    finetuning,
+    ingesting,
+    pretraining,
+    recommending,
+    releasing,
+    serving,
+    training,
+)
 from endcap.cli.terminal import stderr, stdout
 from endcap.core.errors import EndcapError
 
@@ -63,6 +73,10 @@ app.command(epilog="Example: endcap ingest events.csv --items items.jsonl --shop
 app.command(epilog="Example: endcap train --shop myshop --markdown evaluation.md")(training.train)
 app.command(epilog="Example: endcap refit --shop myshop")(training.refit)
 app.command(epilog="Example: endcap pretrain --shop bigshop --out weights")(pretraining.pretrain)
+app.command(epilog="Example: endcap finetune intents.csv --task classification --method lora --run runs/intents")(
+    finetuning.finetune
+)
+app.command(epilog='Example: endcap predict runs/intents "where is my order"')(finetuning.predict)
 app.command(epilog="Example: endcap evaluate --shop myshop")(training.evaluate)
 app.command(epilog="Example: endcap publish 20260101T120000-3fa9c1 --shop myshop")(releasing.publish)
 app.command(epilog="Example: endcap rollback --shop myshop")(releasing.rollback)

@@ -73,9 +73,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, float], None]]:
-    """Shows each stage as it comes: call with the stage's name and its share, 0 to 1. Bars on a terminal, which
-    change in place; elsewhere a line as a stage begins and ends."""
+def progress() -> Iterator[Callable[..., None]]:
+    """Shows each stage as it comes: call with the stage's name, its share, 0 to 1, and perhaps how it goes. Bars on a
+    terminal, which change in place; elsewhere a line as a stage begins and ends."""
     console = stderr()
     with _Bars(console) if console.is_terminal else _Lines(console) as stages:
         yield stages.tell
@@ -98,12 +98,13 @@ class _Bars:
             self._finish()
         self._bars.stop()
 
-    def tell(self, stage: str, share: float) -> None:
+    def tell(self, stage: str, share: float, note: str = "") -> None:
         if stage != self._stage:
             self._finish()
             self._stage, self._task = stage, self._bars.add_task(stage, total=None)
         # A stage that cannot say how far it is has a bar that moves without end.
-        self._bars.update(self._task, total=1.0 if share else None, completed=share)
+        described = f"{stage}: {note}" if note else stage
+        self._bars.update(self._task, total=1.0 if share else None, completed=share, description=described)
 
     def _finish(self) -> None:
         if self._stage:
@@ -114,7 +115,7 @@ class _Lines:
     """For files and pipes."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._stage, self._since_s = console, "", time.monotonic()
+        self._console, self._stage, self._note, self._since_s = console, "", "", time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -123,15 +124,17 @@ class _Lines:
         if kind is None:
             self._finish()
 
-    def tell(self, stage: str, _share: float) -> None:
+    def tell(self, stage: str, _share: float, note: str = "") -> None:
         if stage != self._stage:
             self._finish()
             self._stage, self._since_s = stage, time.monotonic()
             self._say(f"{stage} ...")
+        self._note = note
 
     def _finish(self) -> None:
         if self._stage:
-            self._say(f"{self._stage}: {time.monotonic() - self._since_s:.1f} s")
+            note = f"{self._note}, " if self._note else ""
+            self._say(f"{self._stage}: {note}{time.monotonic() - self._since_s:.1f} s")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)

@@ -32,8 +32,10 @@ class LoopConfig(Section):
         default="cosine", description="the learning rate after its warm-up"
     )
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients are added up before a step")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of products in training; weights stay float32. float16 scales the loss"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="of products in training; weights stay float32. float16 scales the loss; auto is bfloat16 where "
+        "the machine multiplies it natively",
     )
     average: float = Field(
         default=0.0, ge=0, lt=1, description="decay of a running mean of the weights, which is what is kept; 0: none"

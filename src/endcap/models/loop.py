@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from endcap.core.determinism import rng
 from endcap.core.errors import ServiceError
+from endcap.encoders.precision import native_bfloat16
 from endcap.models.checkpoint import Checkpoint, EpochRecord, Trace, read_checkpoint, write_checkpoint
 from endcap.models.config import LoopConfig
 from endcap.models.distributed import any_of, copy_of, like, local, put, rank, trained
@@ -100,14 +101,15 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     gradients: Backward = plain,
     scale: Callable[[str], float] = lambda _: 1.0,
+    after_step: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Train in place; on return the model holds the weights of the best epoch (the last, without a metric).
 
     checkpoint: a file written after every epoch, and continued from if it is there and carries the same `run_id`
-    (which should name the data and the settings). scale: see `make_optimiser`. Raises ServiceError if the loss stops
-    being a number.
+    (which should name the data and the settings). scale: see `make_optimiser`. after_step: called with the number of
+    steps taken, while the gradients are there. Raises ServiceError if the loss stops being a number.
     """
-    run = _Run(model, task, config, progress, gradients, scale)
+    run = _Run(model, task, config, progress, gradients, scale, after_step)
     resumed_after, stale = 0, False
     if checkpoint is not None and checkpoint.exists():
         saved = read_checkpoint(checkpoint)
@@ -141,6 +143,13 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def product_type(config: LoopConfig) -> torch.dtype:
+    if config.precision == "auto":
+        return torch.bfloat16 if native_bfloat16() else torch.float32
+    found: torch.dtype = getattr(torch, config.precision)
+    return found
+
+
 class _Run(Generic[B]):
     """The state of a run between epochs, and how to go through one."""
 
@@ -152,11 +161,14 @@ class _Run(Generic[B]):
         progress: Callable[[Progress], None] | None,
         gradients: Backward,
         scale: Callable[[str], float],
+        after_step: Callable[[int], None],
     ) -> None:
         self.model, self.task, self.config, self.progress, self.gradients = model, task, config, progress, gradients
+        self.after_step = after_step
         self.optimiser = make_optimiser(model, config, scale)
         self.device = next(model.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(self.device, enabled=config.precision == "float16")
+        self.dtype = product_type(config)
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
         self.records: list[EpochRecord] = []
         self.best_epoch, self.updates = 0, 0
         self.best_weights = copy_of(trained(model))
@@ -183,7 +195,7 @@ class _Run(Generic[B]):
         latest = copy_of(trained(self.model)) if self.mean_weights else {}
         if latest:
             put(self.model, self.mean_weights)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=self.dtype == torch.bfloat16):
             metric = self.task.metric()
         self.records.append(EpochRecord(loss, metric, self.elapsed_s()))
         best = self.records[self.best_epoch - 1].metric if self.best_epoch else None
@@ -249,6 +261,7 @@ class _Run(Generic[B]):
         self.scaler.update()
         self.updates += 1
         self._average()
+        self.after_step(self.updates)
         return total
 
     def _average(self) -> None:
@@ -259,9 +272,7 @@ class _Run(Generic[B]):
                 self.mean_weights[name].lerp_(local(tensor).detach(), 1 - decay)
 
     def _loss(self, batch: B) -> Tensor:
-        if self.config.precision == "float32":
-            return self.task.loss(batch)
-        with torch.autocast(self.device, getattr(torch, self.config.precision)):
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             return self.task.loss(batch)
 
     def _set_lr(self, share: float) -> None:

@@ -1,0 +1,245 @@
+"""Fine-tuning as a run folder: everything a run needed, did and found, so that it can be read, repeated and used.
+
+finetune.toml       the settings, whole           run.json            data, versions, seconds, what learned
+refused.jsonl       rows left out, with reasons   parts.parquet       which row was in which part
+curves.jsonl        figures of every evaluation   tensorboard/        the same, for TensorBoard
+model/ model-2/ ..  the tuned model, or several   encoder/            bi-encoders: a folder `[text] model` can name
+predictions.parquet of the test part              metrics.json        of validation and test, by segment, harmed
+curves.svg  reliability.svg                       card.md             all of this for a reader
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from endcap import __version__
+from endcap.app.finetune_measure import Measures, measures_of
+from endcap.app.finetune_report import write_report
+from endcap.app.finetune_settings import as_toml
+from endcap.core.artifacts import replace_atomically
+from endcap.core.errors import CallerError
+from endcap.core.types import Float32Array
+from endcap.data import database
+from endcap.models import distributed
+from endcap.models.config import MEMBERS_APART
+from endcap.models.finetune.config import FinetuneConfig
+from endcap.models.finetune.examples import Examples, part_examples, read_examples
+from endcap.models.finetune.heads import BiModel
+from endcap.models.finetune.tasks import TuneTask
+from endcap.models.finetune.tracking import CURVES, Log, tracking
+from endcap.models.finetune.tuner import Outcome, tune
+from endcap.models.loop import Progress
+
+Tell = Callable[..., None]
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(slots=True)
+class Run:
+    """folder: of the run. metrics: part ("valid", "test", "test: typos" ...) -> name -> value."""
+
+    folder: Path
+    config: FinetuneConfig
+    outcomes: list[Outcome]
+    metrics: dict[str, dict[str, float]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def finetune(
+    data: Path | pl.DataFrame,
+    config: FinetuneConfig,
+    folder: Path,
+    *,
+    tell: Tell = lambda stage, share: None,
+    at_evaluation: Callable[[dict[str, float]], None] = lambda metrics: None,
+) -> Run:
+    """Tune, measure once on the test part, and write the run folder, which is made where it is missing.
+
+    data: a file (see `models.finetune.examples`), or a table at hand. An interrupted run goes on from its last
+    evaluation if settings and data are the same. at_evaluation: called with each evaluation's metrics; may raise to
+    end the run. CallerError where the folder holds another run; DataError where there is too little to learn from.
+    """
+    distributed.join()
+    tell("read the examples", 0.0)
+    examples = read_examples(data, config) if isinstance(data, Path) else part_examples(data, config)
+    run_id = _run_id(examples, config)
+    _claim(folder, run_id)
+    measures = measures_of(examples, config)
+    outcomes = []
+    with tracking(folder, config) as log:
+        for member in range(config.ensemble):
+            ours = _member(config, member)
+            outcomes.append(_tune_one(examples, ours, measures, folder, run_id, member, tell, log, at_evaluation))
+    metrics, predicted = _measured(outcomes, examples, measures, tell)
+    run = Run(folder, config, outcomes, metrics, _facts(data, examples, outcomes))
+    if distributed.rank() == 0:
+        _write(run, examples, predicted, measures, run_id)
+    distributed.leave()
+    return run
+
+
+def _tune_one(
+    examples: Examples,
+    config: FinetuneConfig,
+    measures: Measures,
+    folder: Path,
+    run_id: str,
+    member: int,
+    tell: Tell,
+    log: Log,
+    at_evaluation: Callable[[dict[str, float]], None],
+) -> Outcome:
+    """One model of the ensemble; curves of the first are what a tracker shows."""
+    told = 0
+
+    def progress(at: Progress, task: TuneTask) -> None:
+        nonlocal told
+        best = "" if at.metric is None else f", best {config.metric} so far {abs(at.metric):.4f}"
+        stage = f"tune{f' model {member + 1}' if config.ensemble > 1 else ''}, part {at.epoch} of {at.epochs}"
+        tell(stage, at.step / max(1, at.steps), f"loss {at.loss:.3f}{best}")
+        step = (at.epoch - 1) * at.steps + at.step
+        if not member and (at.step % 10 == 0 or at.step == at.steps):
+            log(step, {"train/loss": at.loss})
+        if len(task.metrics) > told:
+            told = len(task.metrics)
+            if not member:
+                log(step, {f"valid/{name}": value for name, value in task.metrics[-1].items()})
+
+    def measure(rows: pl.DataFrame, found: Float32Array) -> dict[str, float]:
+        metrics = measures.measure(rows, found)
+        at_evaluation(metrics)
+        return metrics
+
+    beside = f"{CHECKPOINT}-{member + 1}-{distributed.rank()}.safetensors"
+    return tune(
+        examples,
+        config,
+        measure,
+        checkpoint=folder / beside,
+        run_id=f"{run_id} {member} {distributed.processes()}",
+        progress=progress,
+    )
+
+
+def _member(config: FinetuneConfig, place: int) -> FinetuneConfig:
+    seed = config.train.seed + MEMBERS_APART * place
+    return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+
+
+def _measured(
+    outcomes: list[Outcome], examples: Examples, measures: Measures, tell: Tell
+) -> tuple[dict[str, dict[str, float]], Float32Array]:
+    """Metrics of validation, of test, of its segments and of harmed test texts; and what was predicted for the test."""
+
+    def predict(frame: pl.DataFrame) -> Float32Array:
+        found: Float32Array = np.mean([outcome.task.predict(frame) for outcome in outcomes], axis=0)
+        return found
+
+    metrics: dict[str, dict[str, float]] = {}
+    predicted = np.zeros(0, np.float32)
+    for name, frame in (("valid", examples.valid), ("test", examples.test)):
+        if frame.height:
+            tell(f"measure on {name}", 0.0)
+            predicted = predict(frame)
+            metrics[name] = measures.measure(frame, predicted)
+    if examples.test.height:
+        metrics |= measures.segments(examples.test, predicted)
+        for name, harmed in measures.harmed(examples, outcomes[0].tuned):
+            tell(f"measure with {name}", 0.0)
+            metrics[f"test: {name}"] = measures.measure(harmed, predict(harmed))
+    return metrics, predicted if examples.test.height else np.zeros(0, np.float32)
+
+
+def _write(run: Run, examples: Examples, predicted: Float32Array, measures: Measures, run_id: str) -> None:
+    """Models first, then what was found, and `run.json` last: a folder that has it is whole."""
+    folder = run.folder
+    replace_atomically(folder / "finetune.toml", as_toml(run.config).encode())
+    examples.refused.write_ndjson(folder / "refused.jsonl")
+    parts = [("train", examples.train), ("valid", examples.valid), ("test", examples.test)]
+    pl.concat([frame.select("row", part=pl.lit(part)) for part, frame in parts]).sort("row").write_parquet(
+        folder / "parts.parquet"
+    )
+    if examples.test.height:
+        columns = predicted.tolist() if predicted.ndim == 1 else list(map(list, predicted))
+        examples.test.with_columns(predicted=pl.Series(columns)).write_parquet(folder / "predictions.parquet")
+    replace_atomically(folder / "metrics.json", _pretty(run.metrics))
+    write_report(run, examples, predicted, measures)
+    for place, outcome in enumerate(run.outcomes):
+        outcome.tuned.save(folder / ("model" if not place else f"model-{place + 1}"))
+    first = run.outcomes[0].tuned
+    if isinstance(first.net, BiModel):
+        run.facts["encoder"] = first.export_encoder(folder / "encoder")
+    replace_atomically(folder / "run.json", _pretty(run.facts | {"run_id": run_id}))
+    for checkpoint in folder.glob(f"{CHECKPOINT}-*.safetensors"):
+        checkpoint.unlink()
+
+
+def _facts(data: Path | pl.DataFrame, examples: Examples, outcomes: list[Outcome]) -> dict[str, Any]:
+    first = outcomes[0]
+    return {
+        "data": str(data.resolve()) if isinstance(data, Path) else "a table at hand",
+        "rows": {
+            "train": examples.train.height,
+            "valid": examples.valid.height,
+            "test": examples.test.height,
+            "refused": examples.refused.height,
+        },
+        "versions": {"endcap": __version__, "python": platform.python_version(), **_versions()},
+        "seconds": round(sum(outcome.report.seconds for outcome in outcomes), 1),
+        "stopped": [outcome.report.stopped for outcome in outcomes],
+        "evaluations": [outcome.metrics for outcome in outcomes],
+        "best_evaluation": [outcome.report.best_epoch for outcome in outcomes],
+        "learns": first.learns,
+        "parameters": first.parameters,
+        "labels": list(first.tuned.labels),
+    }
+
+
+def _claim(folder: Path, run_id: str) -> None:
+    """Make the folder ours, or find it ours already. A run that ended is never written over."""
+    database.make_folder(folder)
+    done, begun = folder / "run.json", folder / "run-id"
+    if done.exists() or (begun.exists() and begun.read_text("utf-8") != run_id):
+        raise CallerError(
+            "The folder holds a finished run."
+            if done.exists()
+            else "The folder holds a run of other data or settings.",
+            where=str(folder),
+            next_step="Name another folder after --run.",
+        )
+    if not begun.exists():
+        replace_atomically(begun, run_id.encode())
+        (folder / CURVES).unlink(missing_ok=True)
+
+
+def _run_id(examples: Examples, config: FinetuneConfig) -> str:
+    """16 hexadecimal digits of the settings and of every row."""
+    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=8)
+    for frame in (examples.train, examples.valid, examples.test):
+        digest.update(frame.hash_rows(seed=0).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _pretty(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)

@@ -1,0 +1,102 @@
+"""Examples from a shop's own log and catalogue, for tuning on what its shoppers did next.
+
+The log is parted by time as everywhere: pairs of training come from its first part, those of validation and test from
+what followed. An anchor is what a shopper had bought or looked at last, as titles; the candidate is what came next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from endcap.app.run import learnable
+from endcap.app.tasks import successes
+from endcap.core.determinism import rng
+from endcap.core.errors import CallerError, DataError
+from endcap.features.items import ItemTable
+from endcap.models.finetune.config import FinetuneConfig
+from endcap.models.finetune.examples import PARTS
+
+if TYPE_CHECKING:
+    from endcap.app.runtime import Shop
+
+REMEMBERED = 3  # texts of an anchor
+NEGATIVES = 4  # candidates of an interest or ranking example that were not taken, drawn by popularity
+KNOWN = 50
+FROM_A_SHOP = ("pairs", "interest", "ranking", "masked", "imitate")
+
+
+def examples_of(shop: Shop, config: FinetuneConfig) -> pl.DataFrame:
+    """The table for a task, from everything recorded. CallerError for tasks whose labels a log does not hold;
+    DataError where there is too little, or no text."""
+    if config.task.kind not in FROM_A_SHOP:
+        raise CallerError(
+            f"A shop's log holds no labels for {config.task.kind}.",
+            where="task.kind",
+            next_step=f"Bring a table, or choose one of: {', '.join(FROM_A_SHOP)}.",
+        )
+    log = shop.store.events()
+    learnable(log, shop.folder)
+    ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
+    table = ItemTable.build(shop.store.items(), ids)
+    texts = table.texts()
+    if not any(texts):
+        raise DataError(
+            "The catalogue has no text to tune on.", where=str(shop.folder), next_step="Give the items names."
+        )
+    if config.task.kind in ("masked", "imitate"):
+        return pl.DataFrame({"text": sorted({text for text in texts if text})})
+    told = next_items(successes(log), dict(zip(table.ids.ids, texts, strict=True)), config.split.shares)
+    return told if config.task.kind == "pairs" else with_negatives(told, config.train.seed)
+
+
+def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float, float, float]) -> pl.DataFrame:
+    """anchor, candidate, known, group, segment, ts_ms and part of every act that followed another of its user.
+
+    bought: user_id, item_id, ts_ms. The parts hold so large shares of the acts, in the order of time. segment: how many
+    acts came before, so that a run shows where text helps most.
+    """
+    told = (
+        bought.with_columns(text=pl.col("item_id").replace_strict(texts, default="", return_dtype=pl.String))
+        .filter(pl.col("text") != "")
+        .sort("user_id", "ts_ms", maintain_order=True)
+    )
+    rows = []
+    for user, acts in told.group_by("user_id", maintain_order=True):
+        seen, times = acts["text"].to_list(), acts["ts_ms"].to_list()
+        known = list(dict.fromkeys(seen))[-KNOWN:]
+        for place in range(1, len(seen)):
+            if seen[place] not in seen[:place]:
+                anchor = seen[max(0, place - REMEMBERED) : place]
+                rows.append((anchor, seen[place], known, str(user[0]), times[place], _length(place)))
+    if not rows:
+        raise DataError("No shopper acted on a second product that has text.", where="the log")
+    columns = ["anchor", "candidate", "known", "group", "ts_ms", "segment"]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    ends = frame["ts_ms"].quantile(shares[0]), frame["ts_ms"].quantile(shares[0] + shares[1])
+    part = np.searchsorted(np.array(ends, dtype=np.float64), frame["ts_ms"].to_numpy(), side="left")
+    return frame.with_columns(part=pl.Series(np.array(PARTS)[part]))
+
+
+def with_negatives(told: pl.DataFrame, seed: int, count: int = NEGATIVES) -> pl.DataFrame:
+    """Each act as a list of its own: the candidate that was taken (label 1) and `count` that were not (0), drawn as
+    often as they are taken, none of them known of the shopper."""
+    draw = rng(seed, "finetune negatives")
+    taken = told.filter(pl.col("part") == "train")["candidate"].to_list() or told["candidate"].to_list()
+    rows = []
+    for number, row in enumerate(told.iter_rows(named=True)):
+        known, drawn = {*row["known"], *row["anchor"]}, list[str]()
+        for place in draw.integers(len(taken), size=10 * count):
+            if len(drawn) < count and taken[place] not in known and taken[place] not in drawn:
+                drawn.append(taken[place])
+        for candidate, label in [(row["candidate"], 1.0), *((text, 0.0) for text in drawn)]:
+            rows.append((row["anchor"], candidate, label, number, row["ts_ms"], row["segment"], row["part"]))
+    columns = ["anchor", "candidate", "label", "group", "ts_ms", "segment", "part"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _length(place: int) -> str:
+    """A history's length as a segment's name."""
+    return next((name for most, name in ((1, "1"), (3, "2 to 3"), (7, "4 to 7")) if place <= most), "8 and more")

@@ -1,0 +1,73 @@
+"""Asking a tuned model, as `endcap predict` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from endcap.core.errors import CallerError
+from endcap.core.types import Float32Array
+from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.tuned import Tuned, load_tuned
+from endcap.models.finetune.tuner import task_of
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """answer: a class or a candidate; for a rating, the number itself is the score."""
+
+    text: str
+    answer: str
+    score: float
+
+
+def answers(run: Path, texts: Sequence[str], candidates: Sequence[str]) -> list[Answer]:
+    """One for each text, or for a matching one for each candidate, best first. An ensemble's models are averaged."""
+    members = [load_tuned(folder) for folder in sorted(run.glob("model*"))]
+    if not members:
+        raise CallerError("The folder holds no finished run.", where=str(run))
+    first = members[0]
+    match first.config.task.kind:
+        case "classification":
+            found = _mean(members, pl.DataFrame({"text": list(texts), "label": [first.labels[0]] * len(texts)}))
+            best = found.argmax(1)
+            return [
+                Answer(text, first.labels[place], float(found[row, place]))
+                for row, (text, place) in enumerate(zip(texts, best, strict=True))
+            ]
+        case "rating":
+            found = _mean(members, pl.DataFrame({"text": list(texts), "rating": [0.0] * len(texts)}))
+            return [Answer(text, "", float(score)) for text, score in zip(texts, found, strict=True)]
+        case "interest" | "ranking" | "pairs":
+            return _ordered(members, texts, candidates)
+        case kind:
+            raise CallerError(f"A model tuned for {kind} answers no questions.", where=str(run))
+
+
+def _ordered(members: list[Tuned], texts: Sequence[str], candidates: Sequence[str]) -> list[Answer]:
+    if not candidates:
+        raise CallerError("There are no candidates to put into order.", next_step="Name some after --candidate.")
+    if members[0].config.task.kind == "pairs":
+        found = np.mean([_cosines(tuned, texts, candidates) for tuned in members], axis=0)
+    else:
+        rows = {"anchor": [list(texts)] * len(candidates), "candidate": list(candidates)}
+        found = _mean(members, pl.DataFrame({**rows, "label": [0.0] * len(candidates)}))
+    order = np.argsort(-found, kind="stable")
+    return [Answer(" ; ".join(texts), candidates[place], float(found[place])) for place in order]
+
+
+def _cosines(tuned: Tuned, texts: Sequence[str], candidates: Sequence[str]) -> Float32Array:
+    weights = tuned.config.task.decay ** np.arange(len(texts))[::-1]
+    anchor = weights @ tuned.embed(texts)
+    cosines: Float32Array = tuned.embed(candidates) @ (anchor / np.linalg.norm(anchor))
+    return cosines
+
+
+def _mean(members: list[Tuned], frame: pl.DataFrame) -> Float32Array:
+    none = frame.clear()
+    tasks = [task_of(tuned.plain(), Examples(frame, none, none, none), lambda rows, found: {}) for tuned in members]
+    found: Float32Array = np.mean([task.predict(frame) for task in tasks], axis=0)
+    return found

@@ -1,0 +1,137 @@
+"""How much of a model learns: everything, the head alone, or a small addition that is kept apart from the base.
+
+LoRA (Hu et al. 2022), AdaLoRA (Zhang et al. 2023), prefix tuning (Li & Liang 2021) and IA3 (Liu et al. 2022) come from
+`peft`; bottleneck adapters are ours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from endcap.core.errors import CallerError, MissingExtraError
+from endcap.models.finetune.adapters import insert_adapters
+from endcap.models.finetune.backbone import Backbone, blocks_of
+from endcap.models.finetune.config import MethodConfig
+
+FOLDED = ("lora", "adalora", "ia3")
+ORTHOGONAL = 0.5
+ADALORA_WARMUP, ADALORA_SETTLED = 0.1, 0.6  # shares of the run between which ranks are taken away
+
+
+def apply_method(backbone: Backbone, config: MethodConfig, steps: int) -> None:
+    """In place. steps: of the whole run, by which AdaLoRA plans."""
+    body, backbone.method = backbone.body, config.kind
+    if config.kind == "full":
+        return
+    if config.kind == "adapter":
+        insert_adapters(body, backbone.dim, config.width)
+        return
+    for parameter in body.parameters():
+        parameter.requires_grad_(False)
+    if config.kind != "frozen":
+        backbone.body = _peft(body, config, steps)
+
+
+def allot_rank(backbone: Backbone, step: int) -> None:
+    """To be called after every step of the optimiser: AdaLoRA gives rank to the layers that use it."""
+    if backbone.method == "adalora":
+        body: Any = backbone.body
+        body.base_model.update_and_allocate(step)
+
+
+def penalty(backbone: Backbone) -> Tensor | float:
+    """AdaLoRA's: its factors should stay orthogonal (Zhang et al. 2023, equation 4), 0 for other methods."""
+    if backbone.method != "adalora":
+        return 0.0
+    factors = [p if "lora_A" in name else p.T for name, p in backbone.body.named_parameters() if _factor(name)]
+    gaps = [factor @ factor.T - torch.eye(len(factor), device=factor.device) for factor in factors]
+    return ORTHOGONAL * torch.stack([gap.square().sum().sqrt() for gap in gaps]).mean()
+
+
+def merged(backbone: Backbone) -> nn.Module | None:
+    """The body with what was learned folded into its weights; None where the method cannot be folded in."""
+    body: Any = backbone.body
+    if backbone.method in FOLDED:
+        plain: nn.Module = body.merge_and_unload()
+        return plain
+    return None if backbone.method in ("prefix", "adapter") else backbone.body
+
+
+def shares(model: nn.Module) -> tuple[int, int]:
+    """(parameters that learn, parameters in all)."""
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(count for count, learns in counts if learns), sum(count for count, _ in counts)
+
+
+def _factor(name: str) -> bool:
+    return "lora_A" in name or "lora_B" in name
+
+
+def _peft(body: nn.Module, config: MethodConfig, steps: int) -> nn.Module:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError("peft", "finetune") from error
+    task = peft.TaskType.FEATURE_EXTRACTION
+    low_rank = {"lora_alpha": config.alpha, "lora_dropout": config.dropout, "target_modules": _targets(body, config)}
+    match config.kind:
+        case "lora":
+            settings = peft.LoraConfig(task_type=task, r=config.rank, **low_rank)
+        case "adalora":
+            settings = peft.AdaLoraConfig(
+                task_type=task,
+                init_r=config.rank + config.rank // 2,
+                target_r=config.rank,
+                tinit=int(ADALORA_WARMUP * steps),
+                tfinal=steps - int(ADALORA_SETTLED * steps),
+                deltaT=max(1, steps // 100),
+                total_step=max(steps, 3),
+                **low_rank,
+            )
+        case "prefix":
+            settings = peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=config.length)
+        case "ia3":
+            settings = peft.IA3Config(task_type=task, **_ia3_targets(body, config))
+        case _:
+            raise CallerError(f"There is no method {config.kind!r}.", where="method.kind")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of names that peft still calls transformers' parts by
+        wrapped: nn.Module = peft.get_peft_model(body, settings)
+    return wrapped
+
+
+def _targets(body: nn.Module, config: MethodConfig) -> list[str]:
+    """Every projection of the layers, which learns best at a given number of parameters (Dettmers et al. 2023)."""
+    if config.targets:
+        return list(config.targets)
+    path, blocks = blocks_of(body)
+    linear = {name for name, module in blocks[0].named_modules() if isinstance(module, nn.Linear) or _is_conv1d(module)}
+    return [f"{path}.{place}.{name}" for place in range(len(blocks)) for name in sorted(linear)]
+
+
+def _ia3_targets(body: nn.Module, config: MethodConfig) -> dict[str, Any]:
+    """Keys, values and the feed-forward's inner layer, as in the paper."""
+    if config.targets:
+        return {"target_modules": list(config.targets), "feedforward_modules": []}
+    _, blocks = blocks_of(body)
+    names = {name for name, module in blocks[0].named_modules() if isinstance(module, nn.Linear) or _is_conv1d(module)}
+    ends = ("key", "value", "k_lin", "v_lin", "k_proj", "v_proj", "c_attn")
+    inner = ("intermediate.dense", "lin1", "down_proj", "mlp.c_proj", "fc2", "wo")
+    forward = sorted(name for name in names if name.endswith(inner))
+    attention = sorted(name for name in names if name.endswith(ends))
+    if not attention or not forward:
+        raise CallerError(
+            "IA3 does not know this model's layers.",
+            where=type(body).__name__,
+            next_step="Name them in `method.targets`.",
+        )
+    return {"target_modules": attention + forward, "feedforward_modules": forward}
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """GPT-2's linear layers."""
+    return type(module).__name__ == "Conv1D"

@@ -1,0 +1,121 @@
+"""Contrastive tuning: an anchor should be nearer to its own candidate than to any other.
+
+Every other candidate of a batch is a negative (InfoNCE), as are, on request, mined ones: those that the model, as it
+is now, puts near the anchor though they are not its own (Xiong et al. 2021, ANCE).
+
+Dimension legend: n rows, b rows of a batch, c candidates, d width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from endcap.core.determinism import rng
+from endcap.core.types import Float32Array
+from endcap.models.finetune import losses
+from endcap.models.finetune.heads import Bags, BiModel
+from endcap.models.finetune.tasks import Rows, TuneTask
+
+POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
+FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
+ENCODED_AT_ONCE = 512
+
+
+class Pairs(TuneTask):
+    """anchor, candidate, and `known`: texts that are no honest negatives for this anchor."""
+
+    net: BiModel
+    sorted_by_length = False  # negatives of like length would be too easy to tell by it
+
+    def __init__(self, *args: object, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self.keeps_groups = "group" in self.train.columns  # their texts are read once for many rows
+        self._mined: list[list[str]] = []
+        self._mined_in = -1
+
+    def batches(self, epoch: int) -> list[Rows]:
+        found = super().batches(epoch)
+        if self.config.task.hard_negatives and self._mined_in != self._epoch:
+            self._mined, self._mined_in = self._mine(), self._epoch
+        return found
+
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        return frame["candidate"]
+
+    def _loss(self, rows: Rows) -> Tensor:
+        part = self.train[rows]
+        anchors, own = part["anchor"].to_list(), part["candidate"].to_list()
+        candidates = list(
+            dict.fromkeys(own + [text for row in rows for text in self._mined[row]] if self._mined else own)
+        )
+        bags = Bags(anchors, candidates, self.config.task.decay)
+        vectors = self.net(self.altered(bags.texts, rows)).texts
+        scores = bags.anchors(vectors) @ vectors[bags.candidates.to(vectors.device)].T / self.config.task.temperature
+        place = {text: number for number, text in enumerate(candidates)}
+        right = torch.tensor([place[text] for text in own], device=scores.device)
+        return losses.contrast(scores, right, self._ignored(part, place).to(scores.device))
+
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        """The place, from 1, of each row's candidate among the frame's distinct candidates, its anchor's other known
+        texts left out; equal ones count as before it: [n]."""
+        texts = list(dict.fromkeys(frame["candidate"].to_list()))[:POOLED]
+        texts = list(dict.fromkeys(texts + frame["candidate"].to_list()))
+        place = {text: number for number, text in enumerate(texts)}
+        vectors, ranks = self._encode(texts), np.empty(frame.height, np.float32)
+        row = 0
+        for part in frame.iter_slices(ENCODED_AT_ONCE):
+            scores = self._anchors(part) @ vectors.T
+            right = np.array([place[text] for text in part["candidate"]])
+            mine = scores[np.arange(part.height), right]
+            scores[self._ignored(part, place).numpy()] = -np.inf
+            scores[np.arange(part.height), right] = mine
+            ranks[row : row + part.height] = (scores >= mine[:, None]).sum(1)
+            row += part.height
+        return ranks
+
+    def _ignored(self, part: pl.DataFrame, place: dict[str, int]) -> Tensor:
+        """bool [b, c]: the anchor's own texts and what else is known of it."""
+        ignored = torch.zeros(part.height, len(place), dtype=torch.bool)
+        columns = [part[name].to_list() for name in ("anchor", "known") if name in part.columns]
+        for row, texts in enumerate(zip(*columns, strict=True)):
+            ignored[row, [place[text] for known in texts for text in known if text in place]] = True
+        return ignored
+
+    def _mine(self) -> list[list[str]]:
+        """For each training row, so many near candidates that are not its own, by the model as it is."""
+        draw = rng(self.config.train.seed, f"mine {self._epoch}")
+        texts = list(dict.fromkeys(self.train["candidate"].to_list()))
+        texts = [texts[place] for place in sorted(draw.permutation(len(texts))[:POOLED])]
+        place = {text: number for number, text in enumerate(texts)}
+        vectors, mined = self._encode(texts), []
+        first, last = min(FROM, len(texts) // 4), min(TO, len(texts))
+        for part in self.train.iter_slices(ENCODED_AT_ONCE):
+            scores = self._anchors(part) @ vectors.T
+            scores[self._ignored(part, place).numpy()] = -np.inf
+            for row, text in enumerate(part["candidate"]):
+                if text in place:
+                    scores[row, place[text]] = -np.inf
+            near = np.argsort(-scores, axis=1)[:, first:last]
+            for choice, values in zip(near, np.take_along_axis(scores, near, 1), strict=True):
+                sound = choice[np.isfinite(values)]
+                mined.append([texts[at] for at in draw.permutation(sound)[: self.config.task.hard_negatives]])
+        return mined
+
+    def _anchors(self, part: pl.DataFrame) -> Float32Array:
+        bags = Bags(part["anchor"].to_list(), [], self.config.task.decay)
+        return bags.anchors(torch.from_numpy(self._encode(bags.texts))).numpy()
+
+    def _encode(self, texts: list[str]) -> Float32Array:
+        """[c, d], of unit length, by the model in evaluation."""
+        training = self.net.training
+        self.net.eval()
+        with torch.inference_mode():
+            parts = [
+                self.net(texts[start : start + ENCODED_AT_ONCE]).texts.cpu()
+                for start in range(0, len(texts), ENCODED_AT_ONCE)
+            ]
+        self.net.train(training)
+        return torch.cat(parts).numpy()

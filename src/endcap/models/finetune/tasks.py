@@ -1,0 +1,325 @@
+"""The tuning tasks, as the training loop sees them: batches of rows, a loss, a validation metric.
+
+Dimension legend: n rows, b rows of a batch, k classes, d width, c candidates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from endcap.core.determinism import rng
+from endcap.core.types import Float32Array
+from endcap.models import distributed
+from endcap.models.finetune import losses
+from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
+from endcap.models.finetune.heads import Bags, BiModel, CrossModel
+from endcap.models.finetune.masked import MaskedModel
+
+if TYPE_CHECKING:
+    from endcap.models.finetune.augment import Augmenter
+
+Rows = list[int]
+Measure = Callable[[pl.DataFrame, Float32Array], dict[str, float]]
+POOL = 50  # batches whose rows are sorted by length together
+PREDICTED_AT_ONCE = 256
+
+
+class TuneTask(ABC):
+    """Rows of a table and a model over them. measure: (rows, what was predicted for them) -> metrics by name."""
+
+    sorted_by_length = True
+    keeps_groups = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: FinetuneConfig,
+        train: pl.DataFrame,
+        valid: pl.DataFrame,
+        measure: Measure,
+        augmenter: Augmenter | None = None,
+    ) -> None:
+        self.net, self.config, self.train, self.valid, self.measure = model, config, train, valid, measure
+        self.augmenter = augmenter
+        self.metrics: list[dict[str, float]] = []
+        self.penalty: Callable[[], Tensor | float] = lambda: 0.0
+        self._epoch = 0
+        self._lengths = self._texts(train).str.len_chars().to_numpy()
+        self.groups = _codes(train)
+
+    # -- what a task says of itself
+
+    @abstractmethod
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        """A text of each row, by whose length rows are batched."""
+
+    @abstractmethod
+    def _loss(self, rows: Rows) -> Tensor: ...
+
+    @abstractmethod
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        """float32 [n] or [n, k], what `measure` takes."""
+
+    # -- what the loop asks
+
+    def batches(self, epoch: int) -> list[Rows]:
+        """An epoch of the loop is one of the passes' `evaluations` parts. Each process gets its own rows."""
+        parts = self.config.train.evaluations
+        self._epoch = epoch // parts
+        order = self._order(self._epoch)
+        whole = len(order) // distributed.processes() * distributed.processes()
+        mine = order[:whole] if distributed.processes() > 1 else order
+        size = self.config.train.batch_size * distributed.processes()
+        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        draw = rng(self.config.train.seed, f"batches {self._epoch}")
+        shuffled = [batches[place] for place in draw.permutation(len(batches))]
+        chosen = np.array_split(np.arange(len(shuffled)), parts)[epoch % parts]
+        rank, processes = distributed.rank(), distributed.processes()
+        return [shuffled[place][rank::processes].tolist() for place in chosen]
+
+    def loss(self, rows: Rows) -> Tensor:
+        return self._loss(rows) + self.penalty()
+
+    def metric(self) -> float | None:
+        if not self.valid.height:
+            return None
+        found = self.measure(self.valid, self.predict(self.valid))
+        self.metrics.append(found)
+        name = self.config.metric
+        return -found[name] if name in LOWER_IS_BETTER else found[name]
+
+    # -- helpers of the tasks
+
+    def altered(self, texts: Sequence[str], rows: Rows) -> list[str]:
+        """The texts as training reads them in this epoch."""
+        if self.augmenter is None:
+            return list(texts)
+        return self.augmenter(texts, rng(self.config.train.seed, f"augment {self._epoch} {rows[0]}"))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Rows by lot; those of a group, or of like length, together, as the task wishes."""
+        draw = rng(self.config.train.seed, f"order {epoch}")
+        if self.keeps_groups:
+            return np.argsort(draw.permutation(int(self.groups.max()) + 1)[self.groups], kind="stable")
+        order = draw.permutation(self.train.height)
+        if not self.sorted_by_length:
+            return order
+        pool = POOL * self.config.train.batch_size
+        parts = [order[start : start + pool] for start in range(0, len(order), pool)]
+        return np.concatenate([part[np.argsort(self._lengths[part], kind="stable")] for part in parts])
+
+
+class ReadingTask(TuneTask):
+    """Classification and rating: a text, or two, and k outputs."""
+
+    net: CrossModel
+
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        return frame["text"]
+
+    def outputs(self, frame: pl.DataFrame) -> Tensor:
+        """[n, k], in evaluation."""
+        return _in_parts(frame, lambda part: self.net(part["text"].to_list(), _others(part)))
+
+    def _read(self, rows: Rows) -> Tensor:
+        part = self.train[rows]
+        out: Tensor = self.net(self.altered(part["text"].to_list(), rows), _others(part))
+        return out
+
+
+class Classification(ReadingTask):
+    """labels: the classes, in the order of the outputs."""
+
+    def __init__(self, *args: object, labels: Sequence[str], teacher: Tensor | None = None, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self.labels, self.teacher = list(labels), teacher
+        self._wanted = label_tensor(self.train, self.labels, self.config.task.several)
+        self._weights = class_weights(self._wanted) if self.config.task.balanced else None
+
+    def _loss(self, rows: Rows) -> Tensor:
+        logits = self._read(rows)
+        found = losses.classes(logits, self._wanted[rows].to(logits.device), self._weights, self.config.task.smoothing)
+        if self.teacher is None:
+            return found
+        distil = self.config.distil
+        told = losses.likeness(logits, self.teacher[rows].to(logits.device), distil.temperature)
+        return (1 - distil.weight) * found + distil.weight * told
+
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        """Probabilities [n, k]."""
+        logits = self.outputs(frame)
+        return (logits.sigmoid() if self.config.task.several else logits.softmax(1)).numpy()
+
+
+class Rating(ReadingTask):
+    """Squared error of one output; the training ratings' mean and spread are the head's zero and unit."""
+
+    def __init__(self, *args: object, mean: float, spread: float, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self._mean, self._spread = mean, spread
+        self._wanted = torch.tensor(self.train["rating"].to_numpy().copy())
+
+    def _loss(self, rows: Rows) -> Tensor:
+        out = self._read(rows)[:, 0]
+        return (out - (self._wanted[rows].to(out.device) - self._mean) / self._spread).square().mean()
+
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        found: Float32Array = (self.outputs(frame)[:, 0] * self._spread + self._mean).numpy()
+        return found
+
+
+class Matching(TuneTask):
+    """Interest and ranking: does this candidate belong to this anchor?"""
+
+    net: CrossModel | BiModel
+
+    def __init__(self, *args: object, teacher: Tensor | None = None, **named: object) -> None:
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self.teacher = teacher
+        self._wanted = torch.tensor(self.train["label"].to_numpy().copy())
+        self.keeps_groups = self.config.task.kind == "ranking"
+
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        return frame["anchor"].list.join(JOINED)
+
+    def _loss(self, rows: Rows) -> Tensor:
+        logits = self._logits(self.train[rows], rows)
+        wanted = self._wanted[rows].to(logits.device)
+        if self.config.task.kind == "interest":
+            found = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        else:
+            loss = losses.listwise if self.config.task.loss == "softmax" else losses.pairwise
+            found = loss(logits, wanted, torch.from_numpy(self.groups[rows]).to(logits.device))
+        if self.teacher is None:
+            return found
+        weight = self.config.distil.weight
+        told = losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0)
+        return (1 - weight) * found + weight * told
+
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        """Probabilities for interest, scores for ranking: [n]."""
+        logits = self.outputs(frame)
+        return (logits.sigmoid() if self.config.task.kind == "interest" else logits).numpy()
+
+    def outputs(self, frame: pl.DataFrame) -> Tensor:
+        return _in_parts(frame, lambda part: self._logits(part, None))
+
+    def _logits(self, part: pl.DataFrame, rows: Rows | None) -> Tensor:
+        anchors, candidates = part["anchor"].to_list(), part["candidate"].to_list()
+        if rows is not None:
+            candidates = self.altered(candidates, rows)
+        if isinstance(self.net, CrossModel):
+            joined = [JOINED.join(reversed(anchor)) for anchor in anchors]  # the latest first: it is what is cut last
+            out: Tensor = self.net(joined, candidates)[:, 0]
+            return out
+        bags = Bags(anchors, candidates, self.config.task.decay)
+        vectors = self.net(bags.texts)
+        cosines = (bags.anchors(vectors.texts) * vectors.texts[bags.candidates.to(vectors.texts.device)]).sum(1)
+        logits: Tensor = vectors.scale * cosines + vectors.bias
+        return logits
+
+
+JOINED = " ; "
+
+
+class Masked(TuneTask):
+    """The model goes on learning language, from the catalogue's own texts."""
+
+    net: MaskedModel
+
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        return frame["text"]
+
+    def _loss(self, rows: Rows) -> Tensor:
+        out: Tensor = self.net(self.altered(self.train[rows]["text"].to_list(), rows), self.config.task.mask_share)
+        return out
+
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        """Mean cross-entropy of each part's hidden tokens, the same ones every time: [n]."""
+        generator = torch.Generator().manual_seed(self.config.train.seed)
+        out = []
+        for start in range(0, frame.height, self.config.train.batch_size):
+            texts = frame["text"][start : start + self.config.train.batch_size].to_list()
+            with torch.inference_mode():
+                found = float(self.net(texts, self.config.task.mask_share, generator))
+            out += [found] * len(texts)
+        return np.array(out, np.float32)
+
+
+class Imitate(TuneTask):
+    """A small encoder learns a big one's vectors: not each for itself, but how alike they are, so that the two may be
+    of different width."""
+
+    net: BiModel
+
+    def __init__(self, *args: object, teach: Callable[[list[str]], Tensor], **named: object) -> None:
+        """teach: texts -> the teacher's vectors [n, e], of unit length."""
+        super().__init__(*args, **named)  # type: ignore[arg-type]
+        self._teach = teach
+        self._wanted = torch.cat([teach(part["text"].to_list()) for part in self.train.iter_slices(PREDICTED_AT_ONCE)])
+
+    def _texts(self, frame: pl.DataFrame) -> pl.Series:
+        return frame["text"]
+
+    def _loss(self, rows: Rows) -> Tensor:
+        vectors = self.net(self.altered(self.train[rows]["text"].to_list(), rows)).texts
+        wanted = self._wanted[rows].to(vectors.device)
+        gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
+        return gap.square().mean()
+
+    def predict(self, frame: pl.DataFrame) -> Float32Array:
+        """How far each text's cosines to the others of its part are from the teacher's, on average: [n]."""
+
+        def gaps(part: pl.DataFrame) -> Tensor:
+            texts = part["text"].to_list()
+            vectors, wanted = self.net(texts).texts.cpu(), self._teach(texts)
+            gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
+            return gap.abs().mean(1)
+
+        found: Float32Array = _in_parts(frame, gaps).numpy()
+        return found
+
+
+def label_tensor(frame: pl.DataFrame, labels: Sequence[str], several: bool) -> Tensor:
+    """int64 [n], or float32 [n, k] where a text may carry several."""
+    place = {label: number for number, label in enumerate(labels)}
+    if not several:
+        return torch.tensor([place[label] for label in frame["label"]])
+    out = torch.zeros(frame.height, len(labels))
+    for row, given in enumerate(frame["label"].to_list()):
+        out[row, [place[label] for label in given if label in place]] = 1
+    return out
+
+
+def class_weights(wanted: Tensor) -> Tensor:
+    """By how much rarer than average a class is; for independent labels, how many times no is as frequent as yes."""
+    if wanted.ndim == 2:
+        had = wanted.sum(0).clamp_min(1)
+        return (len(wanted) - had) / had
+    counts = torch.bincount(wanted).clamp_min(1).float()
+    return len(wanted) / (len(counts) * counts)
+
+
+def _in_parts(frame: pl.DataFrame, run: Callable[[pl.DataFrame], Tensor]) -> Tensor:
+    """Outputs for all rows, on the CPU."""
+    with torch.inference_mode():
+        parts = [run(part).float().cpu() for part in frame.iter_slices(PREDICTED_AT_ONCE)]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _others(frame: pl.DataFrame) -> list[str] | None:
+    return frame["other"].to_list() if "other" in frame.columns else None
+
+
+def _codes(frame: pl.DataFrame) -> np.ndarray:
+    """Numbers of the groups, rows of no group apart."""
+    if "group" not in frame.columns:
+        return np.arange(frame.height)
+    return frame["group"].rank("dense").to_numpy().astype(np.int64) - 1
