@@ -25,6 +25,7 @@ def test_commands_are_the_ones_there_are():
             "refit",
             "pretrain",
             "finetune",
+            "finetune-search",
             "predict",
             "evaluate",
             "publish",

@@ -61,7 +61,7 @@ def finetune(
     config: FinetuneConfig,
     folder: Path,
     *,
-    tell: Tell = lambda stage, share: None,
+    tell: Tell = lambda *_: None,
     at_evaluation: Callable[[dict[str, float]], None] = lambda metrics: None,
 ) -> Run:
     """Tune, measure once on the test part, and write the run folder, which is made where it is missing.

@@ -96,7 +96,7 @@ def draw_curves(path: Path, run: Run) -> None:
             right.axvline(outcome.report.best_epoch, color="0.7", linestyle=":", zorder=0)
     left.set(xlabel="evaluation", ylabel="loss", title="training")
     right.set(xlabel="evaluation", ylabel=run.config.metric, title="validation (dotted: kept)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_reliability(path: Path, trust: Reliability) -> None:
@@ -107,7 +107,7 @@ def draw_reliability(path: Path, trust: Reliability) -> None:
     sizes = 20 + 180 * trust.count / trust.count.max()
     axis.scatter(trust.confidence, trust.right, s=sizes)
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="said", ylabel="found", title=f"calibration error {trust.ece:.3f}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def pyplot() -> Any:
@@ -122,7 +122,7 @@ def pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot().close(figure)

@@ -50,13 +50,13 @@ def finetune(
     named = {"task.kind": task, "method.kind": method, "base.name": base, "train.epochs": epochs}
     asked = [f"{key}={value}" for key, value in named.items() if value is not None]
     chosen = settings_of(config, [*asked, *(settings or [])])
-    examples = _examples(data, shop, chosen)
+    examples = examples_from(data, shop, chosen)
     with progress() as tell:
         done = tune(examples, chosen, run, tell=tell)
     if as_json:
         print_json({"run": str(run.resolve()), "metrics": done.metrics, **done.facts})
     else:
-        _print(done)
+        print_run(done)
 
 
 def predict(
@@ -79,7 +79,7 @@ def predict(
     print_table("", ("text", "answer", "score"), [(a.text, a.answer, f"{a.score:.3f}") for a in found], ("score",))
 
 
-def _examples(data: Path | None, shop: Path | None, config: Any) -> Any:
+def examples_from(data: Path | None, shop: Path | None, config: Any) -> Any:
     """The table's path, or a table made of a shop."""
     if (data is None) == (shop is None):
         raise CallerError(
@@ -95,7 +95,7 @@ def _examples(data: Path | None, shop: Path | None, config: Any) -> Any:
         return examples_of(opened, config)
 
 
-def _print(done: Run) -> None:
+def print_run(done: Run) -> None:
     names: list[str] = []
     for found in done.metrics.values():
         names += [name for name in found if name not in names]

@@ -20,6 +20,7 @@ from endcap.cli import (
     pretraining,
     recommending,
     releasing,
+    searching,
     serving,
     training,
 )
@@ -76,6 +77,10 @@ app.command(epilog="Example: endcap pretrain --shop bigshop --out weights")(pret
 app.command(epilog="Example: endcap finetune intents.csv --task classification --method lora --run runs/intents")(
     finetuning.finetune
 )
+app.command(
+    "finetune-search",
+    epilog="Example: endcap finetune-search intents.csv --space train.lr=1e-5..1e-3:log --trials 20 --run runs/search",
+)(searching.finetune_search)
 app.command(epilog='Example: endcap predict runs/intents "where is my order"')(finetuning.predict)
 app.command(epilog="Example: endcap evaluate --shop myshop")(training.evaluate)
 app.command(epilog="Example: endcap publish 20260101T120000-3fa9c1 --shop myshop")(releasing.publish)
