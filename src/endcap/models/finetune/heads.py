@@ -72,4 +72,10 @@ class Bags:
 
     def anchors(self, vectors: Tensor) -> Tensor:
         """[m, d] -> [a, d], of unit length."""
-        return normalize(self._weights.to(vectors.device) @ vectors, dim=1)
+        return normalize(product(self._weights.to(vectors.device), vectors), dim=1)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right in float32, whatever the precision around: a cosine is divided by a small temperature."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left.float() @ right.float()

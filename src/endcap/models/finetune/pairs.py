@@ -16,7 +16,7 @@ from torch import Tensor
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array
 from endcap.models.finetune import losses
-from endcap.models.finetune.heads import Bags, BiModel
+from endcap.models.finetune.heads import Bags, BiModel, product
 from endcap.models.finetune.tasks import Rows, TuneTask
 
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
@@ -53,7 +53,9 @@ class Pairs(TuneTask):
         )
         bags = Bags(anchors, candidates, self.config.task.decay)
         vectors = self.net(self.altered(bags.texts, rows)).texts
-        scores = bags.anchors(vectors) @ vectors[bags.candidates.to(vectors.device)].T / self.config.task.temperature
+        scores = (
+            product(bags.anchors(vectors), vectors[bags.candidates.to(vectors.device)].T) / self.config.task.temperature
+        )
         place = {text: number for number, text in enumerate(candidates)}
         right = torch.tensor([place[text] for text in own], device=scores.device)
         return losses.contrast(scores, right, self._ignored(part, place).to(scores.device))
