@@ -18,11 +18,11 @@ from torch.distributed.tensor import DTensor
 
 
 def join() -> None:
-    """Meet the other processes, if `torchrun` started several: NCCL between GPUs, else gloo."""
+    """Meet the other processes, if `torchrun` started several: by NCCL between GPUs, by gloo for what CPUs hold."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def leave() -> None:
@@ -53,6 +53,15 @@ def any_of(flag: bool) -> bool:
     told = torch.tensor(int(flag))
     dist.all_reduce(told, op=dist.ReduceOp.MAX)
     return bool(told.item())
+
+
+def same(number: int) -> bool:
+    """Whether it is the same number in every process."""
+    if processes() == 1:
+        return True
+    told = torch.tensor([number, -number])
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told[0] == -told[1])
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:

@@ -10,31 +10,33 @@ head.safetensors     what stands on the model
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.models.finetune.adapters import insert_adapters
-from endcap.models.finetune.backbone import Backbone
+from endcap.models.finetune.backbone import Backbone, prepare
 from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
 from endcap.models.finetune.heads import BiModel, CrossModel
 from endcap.models.finetune.masked import MaskedModel
-from endcap.models.finetune.methods import merged
+from endcap.models.finetune.methods import merged, read_as_tuned
 from endcap.models.finetune.pretrained import fingerprint, load_backbone, load_masked
 
 FORMAT = 1
 ABOUT = "tuned.json"
 Net = CrossModel | BiModel | MaskedModel
+T = TypeVar("T")
 
 
 class About(msgspec.Struct, frozen=True):
@@ -77,7 +79,7 @@ class Tuned:
     def embed(self, texts: Sequence[str]) -> Float32Array:
         """float32 [n, d], of unit length: the bi-encoder's vectors, or the pooled ones under another head."""
         self.net.eval()
-        parts = []
+        parts = [torch.zeros(0, self.backbone.dim)]
         with torch.inference_mode():
             for start in range(0, len(texts), 512):
                 pooled = self.backbone(texts[start : start + 512])
@@ -129,6 +131,8 @@ class Tuned:
             learned = {name: p.detach().contiguous() for name, p in body.named_parameters() if p.requires_grad}
             safetensors.torch.save_file(learned, folder / ADAPTER)
         elif backbone.method != "frozen":
+            if backbone.method == "adalora":  # the best weights may have been of another pattern than the last
+                body.peft_config["default"].rank_pattern = None
             body.save_pretrained(folder / "adapter")
 
 
@@ -139,30 +143,31 @@ ADAPTER = "adapter/adapter.safetensors"
 def load_tuned(folder: Path) -> Tuned:
     """Raises ArtifactError if the folder is damaged, or if the base is no longer what was tuned."""
     about = _about(folder)
-    config = FinetuneConfig.model_validate(about.config)
+    config = _config(about, folder)
     kept = (folder / "body").is_dir()
     base = config.base.model_copy(update={"layers": None} if kept else {})
     name = str(folder / "body") if kept else about.base
     if config.task.kind == "masked":
-        return Tuned(config, load_masked(base, name).eval(), about.base, "")
-    backbone = start_backbone(config.model_copy(update={"base": base}), name)
-    if about.base_digest and fingerprint(backbone.body) != about.base_digest:
+        return Tuned(config, _whole(folder, lambda: load_masked(base, name)).eval(), about.base, "")
+    begin = config.model_copy(update={"base": base})
+    backbone = _whole(folder, lambda: start_backbone(begin, name)) if kept else start_backbone(begin, name)
+    if about.base_digest and digest_of(backbone) != about.base_digest:
         raise ArtifactError(
             f"The base {about.base!r} is not the one that was tuned.",
             where=str(folder),
             next_step="Bring that model back, or tune again.",
         )
     backbone.pooling = about.pooling
-    _load_addition(backbone, config, folder)
+    _whole(folder, lambda: _load_addition(backbone, config, folder))
     net = new_net(config, backbone, len(about.labels) or 1)
-    net.load_state_dict(_tensors(folder / HEAD), strict=False)
+    _whole(folder, lambda: _load_head(net, folder))
     return Tuned(config, net.eval(), about.base, about.base_digest, about.labels, about.mean, about.spread)
 
 
 def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
     """A pretrained model, or the body of an earlier tuning with what it learned folded in."""
-    model = Path(name) / "model" if (Path(name) / "model" / ABOUT).is_file() else Path(name)
-    if not (model / ABOUT).is_file():
+    model = run_model(name)
+    if model is None:
         return load_backbone(config.base, name)
     if _about(model).config["task"]["kind"] == "masked":
         return load_backbone(config.base, str(model / "body"))
@@ -176,7 +181,43 @@ def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
         )
     for parameter in body.parameters():
         parameter.requires_grad_(True)
-    return Backbone(body, earlier.backbone.tokeniser, earlier.backbone.pooling, config.base.max_length)
+    prepare(body, config.base)
+    pooling = earlier.backbone.pooling if config.base.pooling == "auto" else config.base.pooling
+    return Backbone(body, earlier.backbone.tokeniser, pooling, config.base.max_length)
+
+
+def start_masked(config: FinetuneConfig, name: str) -> MaskedModel:
+    """A pretrained masked-word model, or that of an earlier run."""
+    model = run_model(name)
+    if model is None:
+        return load_masked(config.base, name)
+    found = load_tuned(model)
+    if not isinstance(found.net, MaskedModel):
+        raise CallerError(
+            f"{name!r} was tuned for {found.config.task.kind}, and no longer says what a hidden word is.",
+            next_step='Name a Hugging Face masked-word model, or a run of `task.kind = "masked"`.',
+        )
+    prepare(found.net.body, config.base)
+    return MaskedModel(found.net.body, found.net.tokeniser, config.base.max_length)
+
+
+def run_model(name: str) -> Path | None:
+    """The model's folder in a run's, or in that of a model itself; None for any other name."""
+    return next((folder for folder in (Path(name) / "model", Path(name)) if (folder / ABOUT).is_file()), None)
+
+
+def digest_of(backbone: Backbone) -> str:
+    """Of the weights that a text's vector depends on. BERT's pooler is not read here, and a base that brings none is
+    given another one whenever it is loaded."""
+    body: Any = backbone.body
+    pooler = getattr(body, "pooler", None)
+    if pooler is None:
+        return fingerprint(body)
+    body.pooler = None
+    try:
+        return fingerprint(body)
+    finally:
+        body.pooler = pooler
 
 
 def new_net(config: FinetuneConfig, backbone: Backbone, outputs: int) -> CrossModel | BiModel:
@@ -190,16 +231,40 @@ def new_net(config: FinetuneConfig, backbone: Backbone, outputs: int) -> CrossMo
 def _load_addition(backbone: Backbone, config: FinetuneConfig, folder: Path) -> None:
     """What was learned beside a base that stayed as it was."""
     backbone.method = config.method.kind
+    read_as_tuned(backbone)
     if config.method.kind == "adapter":
         insert_adapters(backbone.body, backbone.dim, config.method.width)
-        backbone.body.load_state_dict(_tensors(folder / ADAPTER), strict=False)
+        learned = safetensors.torch.load_file(folder / ADAPTER)
+        if unlike := set(learned) ^ {name for name, p in backbone.body.named_parameters() if p.requires_grad}:
+            raise KeyError(", ".join(sorted(unlike)))
+        backbone.body.load_state_dict(learned, strict=False)
     elif config.method.kind not in ("full", "frozen"):
         from peft import PeftModel
 
+        (folder / "adapter" / "adapter_config.json").read_bytes()  # where it is missing, peft would ask a server
         body: Any = backbone.body
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of names that peft still calls transformers' parts by
             backbone.body = PeftModel.from_pretrained(body, str(folder / "adapter"))
+
+
+def _load_head(net: nn.Module, folder: Path) -> None:
+    found = net.load_state_dict(safetensors.torch.load_file(folder / HEAD), strict=False)
+    lacking = [name for name in found.missing_keys if not name.startswith("backbone.")]
+    if lacking or found.unexpected_keys:
+        raise KeyError(", ".join([*lacking, *found.unexpected_keys]))
+
+
+def _whole(folder: Path, load: Callable[[], T]) -> T:
+    """What `load` gives. Whatever a damaged folder makes it raise becomes an ArtifactError."""
+    try:
+        return load()
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, CallerError) as error:
+        raise ArtifactError(
+            f"The tuned model cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
+            where=str(folder),
+            next_step="Tune again, or bring the folder back from a copy.",
+        ) from error
 
 
 def _about(folder: Path) -> About:
@@ -212,9 +277,12 @@ def _about(folder: Path) -> About:
     return about
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _config(about: About, folder: Path) -> FinetuneConfig:
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-        return tensors
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"The weights cannot be read: {error}", where=str(path)) from error
+        return FinetuneConfig.model_validate(about.config)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"The model's settings are not of this version: {error.errors()[0]['msg']}.",
+            where=str(folder / ABOUT),
+            next_step="Tune again.",
+        ) from error
