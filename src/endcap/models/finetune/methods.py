@@ -56,32 +56,34 @@ def allot_rank(backbone: Backbone, step: int) -> None:
 
 
 class RankMemory(nn.Module):
-    """AdaLoRA's running means of how much the loss feels each weight, and of how that varies (Zhang et al. 2023,
-    section 3.2): buffers, so that a checkpoint holds them and a run that goes on allots as it would have."""
+    """AdaLoRA's running means of how much the loss feels each weight and of how that varies (Zhang et al. 2023, section
+    3.2), and which ranks it kept: buffers, so that a checkpoint holds them and a run that goes on allots as it would
+    have."""
 
     def __init__(self, body: Any) -> None:
         super().__init__()
         for number, (_, factor) in enumerate(_factors(body)):
             self.register_buffer(f"felt_{number}", torch.zeros_like(factor))
             self.register_buffer(f"varies_{number}", torch.zeros_like(factor))
+            self.register_buffer(f"kept_{number}", torch.ones(len(factor), dtype=torch.bool))
 
     def allot(self, body: Any, step: int) -> None:
-        tuner = body.base_model
+        tuner, factors = body.base_model, list(enumerate(_factors(body)))
         plan, allocator = tuner.peft_config[ADAPTER], tuner.rankallocator
-        settled = plan.total_step - plan.tfinal
-        if step <= settled:
-            for number, (name, factor) in enumerate(_factors(body)):
-                allocator.ipt.setdefault(name, torch.zeros_like(factor))
-                allocator.exp_avg_ipt[name] = self.get_buffer(f"felt_{number}")
-                allocator.exp_avg_unc[name] = self.get_buffer(f"varies_{number}")
-        elif not plan.rank_pattern:  # lost where a run goes on; what was taken away is 0
-            kept = {name: factor != 0 for name, factor in _factors(body) if "lora_E." in name}
-            plan.rank_pattern = {name: mask.flatten().tolist() for name, mask in kept.items()}
+        for number, (name, factor) in factors:
+            allocator.ipt.setdefault(name, torch.zeros_like(factor))
+            allocator.exp_avg_ipt[name] = self.get_buffer(f"felt_{number}")
+            allocator.exp_avg_unc[name] = self.get_buffer(f"varies_{number}")
+        plan.rank_pattern = {
+            name: self.get_buffer(f"kept_{number}").tolist() for number, (name, _) in factors if "lora_E." in name
+        }
         tuner.update_and_allocate(step)
-        for number, (name, _) in enumerate(_factors(body)):
+        for number, (name, _) in factors:
             if name in allocator.exp_avg_ipt:
                 self.get_buffer(f"felt_{number}").copy_(allocator.exp_avg_ipt[name])
                 self.get_buffer(f"varies_{number}").copy_(allocator.exp_avg_unc[name])
+            if name in plan.rank_pattern:
+                self.get_buffer(f"kept_{number}").copy_(torch.tensor(plan.rank_pattern[name]))
 
 
 def penalty(backbone: Backbone) -> Tensor | float:
