@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -87,6 +88,20 @@ def colours() -> pl.DataFrame:
     """text, label: things in colours, which are warm or cold; 96 rows, of either class as many."""
     rows = [(f"{word} {thing}", label) for label, words in COLOURS.items() for word in words for thing in THINGS]
     return pl.DataFrame(rows, schema=["text", "label"], orient="row")
+
+
+@pytest.fixture(scope="session")
+def liked() -> pl.DataFrame:
+    """anchor, candidate, label, group: who looked at warm colours wants warm ones. 48 lists of four, one wanted."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for group in range(48):
+        ours, theirs = (COLOURS["warm"], COLOURS["cold"]) if group % 2 else (COLOURS["cold"], COLOURS["warm"])
+        anchor = [f"{draw.choice(ours)} {draw.choice(THINGS)}" for _ in range(1 + group % 3)]
+        for place in range(4):
+            colour = draw.choice(ours if place == group % 4 else theirs)
+            rows.append((anchor, f"{colour} {draw.choice(THINGS)}", float(place == group % 4), f"list {group}"))
+    return pl.DataFrame(rows, schema=["anchor", "candidate", "label", "group"], orient="row")
 
 
 def _knowing_colours(model: Any) -> None:

@@ -126,7 +126,7 @@ def _tune_one(
         best = "" if at.metric is None else f", best {config.metric} so far {abs(at.metric):.4f}"
         stage = f"tune{f' model {member + 1}' if config.ensemble > 1 else ''}, part {at.epoch} of {at.epochs}"
         tell(stage, at.step / max(1, at.steps), f"loss {at.loss:.3f}{best}")
-        step = (at.epoch - 1) * at.steps + at.step
+        step = max(step, task.before + at.step)
         if not member and (at.step % 10 == 0 or at.step == at.steps):
             log(step, {"train/loss": at.loss})
 

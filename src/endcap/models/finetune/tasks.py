@@ -60,6 +60,7 @@ class TuneTask(ABC):
         self.penalty: Callable[[], Tensor | float] = lambda: 0.0
         self.parts = 1  # in which a batch is read, where memory does not suffice for all of it
         self.epoch = 0  # of the loop
+        self.before = 0  # batches that the run has read before this epoch
         self._pass = 0  # over the training part
         self._lengths = self._texts(train).str.len_chars().to_numpy()
         self.groups = group_codes(train)
@@ -87,6 +88,7 @@ class TuneTask(ABC):
         draw = rng(self.config.train.seed, f"batches {self._pass}")
         shuffled = [batches[place] for place in draw.permutation(len(batches))]
         chosen = np.array_split(np.arange(len(shuffled)), parts)[epoch % parts]
+        self.before = self._pass * len(shuffled) + int(chosen.min(initial=len(shuffled)))
         return [shuffled[place] for place in chosen]
 
     def loss(self, rows: Rows) -> Tensor:
