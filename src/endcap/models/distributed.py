@@ -70,9 +70,14 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
+def held(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This process's shards, themselves."""
+    return {name: local(tensor).detach() for name, tensor in weights.items()}
+
+
 def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """This process's shards."""
-    return {name: local(tensor).detach().clone() for name, tensor in weights.items()}
+    """This process's shards, as they are now."""
+    return {name: tensor.clone() for name, tensor in held(weights).items()}
 
 
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

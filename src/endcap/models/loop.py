@@ -24,7 +24,7 @@ from endcap.core.errors import ServiceError
 from endcap.encoders.precision import native_bfloat16
 from endcap.models.checkpoint import Checkpoint, EpochRecord, Trace, read_checkpoint, write_checkpoint
 from endcap.models.config import LoopConfig
-from endcap.models.distributed import any_of, copy_of, like, local, put, rank, same, trained
+from endcap.models.distributed import any_of, copy_of, held, like, local, put, rank, same, trained
 from endcap.models.optimisers import make_optimiser, set_rate
 
 B = TypeVar("B")
@@ -210,11 +210,12 @@ class _Run(Generic[B]):
             put(self.model, latest)
 
     def snapshot(self, run_id: str) -> Checkpoint:
+        """To be written at once: it holds the weights and the optimiser's state themselves, not copies."""
         trace = Trace(
             run_id, tuple(self.records), self.best_epoch, self.elapsed_s(), self.updates, self.scaler.get_scale()
         )
-        state = {number: copy_of(entries) for number, entries in self.optimiser.state_dict()["state"].items()}
-        return Checkpoint(trace, copy_of(trained(self.model)), self.best_weights, self.mean_weights, state)
+        state = {number: held(entries) for number, entries in self.optimiser.state_dict()["state"].items()}
+        return Checkpoint(trace, held(trained(self.model)), self.best_weights, self.mean_weights, state)
 
     def restore(self, saved: Checkpoint) -> None:
         put(self.model, saved.weights)
