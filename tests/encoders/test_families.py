@@ -144,3 +144,10 @@ def test_a_step_that_would_be_left_out_is_refused(tmp_path: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(CallerError, match="Dense"):
         family_of(["ours"], folder, {}, NOTHING)
+
+
+def test_the_packaged_model_says_what_it_is(tmp_path: Path) -> None:
+    from endcap.encoders.weights import PACKAGED_MODEL, source_of
+
+    folder = Path(source_of(PACKAGED_MODEL))
+    assert family_of(["ours"], folder, {"model_type": "gpt2"}, NOTHING) == Family("mean")
