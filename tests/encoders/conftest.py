@@ -1,5 +1,7 @@
-"""Small models of random weights, saved as any Hugging Face model is."""
+"""Small models of random weights, saved as any Hugging Face model is, and the packaged multilingual one."""
 
+import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,16 @@ def tiny_gpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", unk_token="<unknown>").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that multilingual-e5-small is converted to, under an ENDCAP_MODELS of the session's own."""
+    from endcap.encoders import e5
+
+    for file in (e5.BLOCKS, e5.TOKENISER):
+        if importlib.util.find_spec(file.module) is None:
+            pytest.skip(f"the package {file.requirement} is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDCAP_MODELS", str(tmp_path_factory.mktemp("models")))
+        yield e5.folder()

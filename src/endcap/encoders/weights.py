@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from endcap.core.errors import CallerError, MissingExtraError
+from endcap.encoders import e5
 from endcap.encoders.families import GET_AGAIN, read_json
 from endcap.encoders.packaged import PackagedFile, sha256
 
@@ -29,7 +30,7 @@ MINILM = PackagedFile(
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "text",
 )
-PACKAGED: dict[str, Callable[[], Path]] = {PACKAGED_MODEL: lambda: MINILM.find().parent}
+PACKAGED: dict[str, Callable[[], Path]] = {PACKAGED_MODEL: lambda: MINILM.find().parent, e5.MODEL: e5.folder}
 
 SETTINGS, SHARDS = "config.json", "model.safetensors.index.json"
 TOKENISERS = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
