@@ -9,16 +9,21 @@ from endcap.encoders.families import Pooling
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """float [b, t, d], and 1 where a token is real, int [b, t] -> float32 [b, d] of unit length.
+    """As `pool`, scaled to unit length."""
+    return torch.nn.functional.normalize(pool(hidden, mask, pooling), dim=1)
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """float [b, t, d], and 1 where a token is real, int [b, t] -> float32 [b, d].
 
     Padding may be on either side: the first and the last token are those of the mask.
     """
     hidden = hidden.float()
     if pooling == "mean":
         real = mask.unsqueeze(-1).float()
-        return torch.nn.functional.normalize((hidden * real).sum(1) / real.sum(1), dim=1)
+        mean: Tensor = (hidden * real).sum(1) / real.sum(1)
+        return mean
     places = torch.arange(mask.shape[1], device=mask.device)
     order = places + 1 if pooling == "last" else mask.shape[1] - places
     chosen = (order * mask).argmax(1)
-    picked = hidden.gather(1, chosen[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
-    return torch.nn.functional.normalize(picked, dim=1)
+    return hidden.gather(1, chosen[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)

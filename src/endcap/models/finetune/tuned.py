@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
+from endcap.encoders.families import Pooling
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone
 from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
@@ -44,7 +45,7 @@ class About(msgspec.Struct, frozen=True):
     config: dict[str, Any]
     base: str
     base_digest: str
-    pooling: str
+    pooling: Pooling
     labels: tuple[str, ...] = ()
     mean: float = 0.0
     spread: float = 1.0
@@ -87,10 +88,11 @@ class Tuned:
     def save(self, folder: Path) -> None:
         """Into a new or empty folder."""
         folder.mkdir(parents=True, exist_ok=True)
+        pooling: Pooling
         if isinstance(self.net, MaskedModel):
             self.net.body.save_pretrained(folder / "body")  # type: ignore[operator]
             self.net.tokeniser.save_pretrained(folder / "body")
-            pooling, digest = "", ""
+            pooling, digest = "mean", ""
         else:
             self._save_backbone(self.net.backbone, folder)
             pooling = self.net.backbone.pooling
