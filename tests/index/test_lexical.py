@@ -20,11 +20,21 @@ def test_scores_are_those_of_the_formula() -> None:
 
 
 def test_rare_words_count_more_and_short_texts_come_first() -> None:
-    items, scores = LexicalIndex.of(TEXTS).best(["red", "hat"], 10)
+    items, scores = LexicalIndex.of(TEXTS).best(["red", "hat"], 10, least=0)
     assert items.tolist()[0] == 2
     assert set(items.tolist()) == {0, 2, 4}
     assert items.tolist()[-1] == 4
     assert (np.diff(scores) <= 0).all()
+
+
+def test_a_text_must_hold_half_of_what_the_words_tell() -> None:
+    """`red` is in three of five texts; `zeppelin`, which is in none, tells far more."""
+    index = LexicalIndex.of(TEXTS)
+    assert index.best(["red", "hat"], 10)[0].tolist() == [2]
+    assert index.best(["red", "zeppelin"], 10)[0].tolist() == []
+    assert sorted(index.best(["red"], 10)[0].tolist()) == [0, 2, 4]
+    common, rare = (math.log(1 + (5 - held + 0.5) / (held + 0.5)) for held in (3, 1))
+    assert index.told(["red", "hat"]) == pytest.approx([common / (common + rare), 0, 1, 0, common / (common + rare)])
 
 
 def test_words_that_nobody_holds_find_nothing() -> None:

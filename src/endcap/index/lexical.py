@@ -45,12 +45,31 @@ class LexicalIndex:
         found: Float32Array = self._model.get_scores(known).astype(np.float32)
         return found
 
-    def best(self, words: Sequence[str], k: int) -> tuple[Int32Array, Float32Array]:
-        """At most k texts that hold any of the words, best first, equal ones in order: positions and scores."""
+    def best(self, words: Sequence[str], k: int, least: float = 0.5) -> tuple[Int32Array, Float32Array]:
+        """At most k texts, best first, equal ones in order: positions and scores. Only those that hold so large a share
+        of what the words tell: a word that many texts have tells little, and one that none has tells most."""
         scores = self.scores(words)
-        held = np.flatnonzero(scores > 0).astype(np.int32)
+        held = np.flatnonzero((scores > 0) & (self.told(words) >= least)).astype(np.int32)
         order = np.lexsort((held, -scores[held]))[:k]
         return held[order], scores[held[order]]
+
+    def told(self, words: Sequence[str]) -> Float32Array:
+        """float32 [n]: the share of the words' information (their inverse document frequencies) that each text has."""
+        found, whole = np.zeros(self.texts, np.float32), 0.0
+        for word in dict.fromkeys(words):
+            holders = self._holders(word)
+            weight = float(np.log(1 + (self.texts - len(holders) + 0.5) / (len(holders) + 0.5)))
+            found[holders] += weight
+            whole += weight
+        return found / whole if whole else found
+
+    def _holders(self, word: str) -> Int32Array:
+        """The texts that hold a word."""
+        if self._model is None or word not in self._model.vocab_dict:
+            return np.empty(0, np.int32)
+        column, parts = self._model.vocab_dict[word], self._model.scores
+        holders: Int32Array = parts["indices"][parts["indptr"][column] : parts["indptr"][column + 1]]
+        return holders
 
     def save(self, folder: Path) -> None:
         """Into an existing folder: npy and json."""

@@ -1,7 +1,7 @@
-"""Search: what is meant, what is said, and who asks, joined by reciprocal rank fusion (Cormack et al. 2009).
+"""Search: what is meant and what is said, joined by reciprocal rank fusion (Cormack et al. 2009), for who asks.
 
 A query's vector finds items that mean the same; BM25 finds those that hold its very words; and what the candidate
-sources say of the shopper puts those first that fit. Filters are the same as for recommendations.
+sources say of the shopper lifts those that fit. Filters are the same as for recommendations.
 
 Legend: n items found, s sources.
 """
@@ -22,7 +22,7 @@ from endcap.recommend.candidates import shares, weigh
 from endcap.recommend.filters import every
 
 RRF = 60  # the paper's constant: how fast a place's worth falls
-PERSONAL = 0.5  # of the shopper's own order, beside 1 for each way of finding
+PERSONAL = 0.3  # the most that a shopper's taste adds to an item's worth: it carries the twentieth to the top
 LEAST = 100  # items that each way of finding proposes, or three times as many as are asked for
 Personal = Callable[[Context, Int32Array], Float32Array]
 
@@ -89,7 +89,7 @@ class Searcher:
             asked *= 4
 
     def _joined(self, query: Query, context: Context, lists: dict[str, Int32Array], degraded: list[str]) -> Found:
-        """By the sum over lists of 1 / (RRF + place); equal ones in the order of the items."""
+        """By the sum over lists of 1 / (RRF + place), lifted by taste; equal ones in the order of the items."""
         items = np.unique(np.concatenate([np.empty(0, np.int32), *lists.values()])).astype(np.int32)
         scores = np.zeros(len(items), np.float64)
         ways: list[tuple[str, ...]] = [()] * len(items)
@@ -102,9 +102,9 @@ class Searcher:
             favour = self.personal(context, items)
         except Exception:  # an order that fits nobody in particular beats no answer
             favour, degraded = np.zeros(len(items), np.float32), [*degraded, "shopper"]
-        liked = np.flatnonzero(favour > 0)
-        for rank, place in enumerate(liked[np.lexsort((items[liked], -favour[liked]))]):
-            scores[place] += PERSONAL / (RRF + 1 + rank)
+        if favour.any():
+            scores *= 1 + PERSONAL * np.maximum(favour, 0) / favour.max()
+        for place in np.flatnonzero(favour > 0):
             ways[place] = (*ways[place], "shopper")
         order = np.lexsort((items, -scores))[: query.n]
         return Found(items[order], scores[order].astype(np.float32), [ways[at] for at in order], tuple(degraded))
