@@ -1,10 +1,14 @@
-"""Small models of random weights, saved as any Hugging Face model is, and the packaged multilingual one."""
+"""Small models of random weights, saved as any Hugging Face model is, the packaged multilingual one; pictures that are
+drawn here, and the folders of real ones and of speech."""
 
 import importlib.util
-from collections.abc import Iterator
+import io
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 WORDS = ["red", "green", "shoes", "boots", "milk"]
 
@@ -61,3 +65,43 @@ def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENDCAP_MODELS", str(tmp_path_factory.mktemp("models")))
         yield e5.folder()
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """A data set's folder below ENDCAP_DATA; the test is skipped where there is none."""
+
+    def folder(name: str) -> Path:
+        if not (root := os.environ.get("ENDCAP_DATA")):
+            pytest.skip(f"reads {name} below ENDCAP_DATA, which is not set")
+        if not (path := Path(root) / name).is_dir():
+            pytest.skip(f"there is no {path}")
+        return path
+
+    return folder
+
+
+def drawn(shape: str, colour: str, size: tuple[int, int] = (96, 80)) -> Image.Image:
+    """A disc, a box or stripes on grey."""
+    image = Image.new("RGB", size, "lightgrey")
+    pen = ImageDraw.Draw(image)
+    width, height = size
+    if shape == "disc":
+        pen.ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), fill=colour)
+    elif shape == "box":
+        pen.rectangle((width // 4, height // 4, 3 * width // 4, 3 * height // 4), fill=colour)
+    else:
+        for left in range(0, width, 16):
+            pen.rectangle((left, 0, left + 7, height), fill=colour)
+    return image
+
+
+def stored(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    return [stored(drawn(*what)) for what in (("disc", "red"), ("box", "blue"), ("stripes", "green"), ("disc", "blue"))]

@@ -168,7 +168,9 @@ def test_a_batch_too_big_for_memory_is_cut_and_said(tiny: Path, monkeypatch: pyt
     run = encoder._run
     monkeypatch.setattr(encoder, "_run", lambda rows: run(rows) if len(rows) < 3 else torch.empty(10**15))
     np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-6)
-    assert said == [f"Memory was too small for a batch of texts; it was read {n} at a time." for n in (3, 2, 2)]
+    assert said == [
+        f"Memory did not suffice for {many} contents at once, so {few} are taken." for many, few in ((6, 3), (3, 2))
+    ]
 
 
 def _copy(folder: Path, to: Path) -> Path:

@@ -86,7 +86,7 @@ class OnnxTextEncoder:
             dim=self.dim,
             batch_size=BATCH,
             tokenise=lambda texts: self._tokens([prefix + text for text in texts]),
-            forward=lambda rows: halving(self._run, rows, self._note_halving),
+            forward=lambda rows: halving(self._run, rows, self.noted),
             progress=self.progress,
         )
 
@@ -101,10 +101,6 @@ class OnnxTextEncoder:
         tokens, mask = padded(rows, self.settings.padding)
         vectors: Float32Array = self._session.run(None, {"tokens": tokens, "mask": mask})[0]
         return vectors
-
-    def _note_halving(self, texts: int) -> None:
-        if self.noted is not None:
-            self.noted(f"Memory was too small for a batch of texts; it was read {texts} at a time.")
 
 
 def _read(folder: Path) -> tuple[OnnxSettings, dict[str, bytes], str]:

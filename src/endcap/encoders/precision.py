@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from endcap.encoders.cpu import multiplies_bfloat16
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def native_bfloat16() -> bool:
@@ -12,3 +16,10 @@ def native_bfloat16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return multiplies_bfloat16()
+
+
+def resolved(precision: Precision) -> Literal["float32", "bfloat16"]:
+    """auto: bfloat16 where the machine multiplies it natively."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if native_bfloat16() else "float32"

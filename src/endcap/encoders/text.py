@@ -150,7 +150,7 @@ class TextEncoder:
 
     def _forward(self, rows: Sequence[Tokens]) -> Float32Array:
         """Token ids of b texts -> float32 [b, d]."""
-        return halving(self._run, rows, self._note_halving)
+        return halving(self._run, rows, self.noted)
 
     def _run(self, rows: Sequence[Tokens]) -> Float32Array:
         import torch
@@ -162,10 +162,6 @@ class TextEncoder:
             hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state  # [b, t, d]
             unit: Float32Array = pooled(hidden, mask, self.family.pooling).numpy()
         return unit
-
-    def _note_halving(self, texts: int) -> None:
-        if self.noted is not None:
-            self.noted(f"Memory was too small for a batch of texts; it was read {texts} at a time.")
 
     @property
     def _tokeniser(self) -> Any:

@@ -6,10 +6,7 @@ repository's own code is never run.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
-
-from torch import nn
 
 from endcap.core.errors import MissingExtraError
 from endcap.encoders.families import Said, family_of
@@ -54,12 +51,3 @@ def load_masked(config: BaseConfig, name: str) -> MaskedModel:
             logging.enable_progress_bar()
     prepare(body, config)
     return MaskedModel(body, tokeniser, config.max_length)
-
-
-def fingerprint(body: nn.Module) -> str:
-    """12 hexadecimal digits of the weights."""
-    digest = hashlib.blake2b(digest_size=6)
-    for name, tensor in sorted(body.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()

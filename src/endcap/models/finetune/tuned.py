@@ -25,13 +25,14 @@ from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.encoders.families import Pooling
+from endcap.encoders.fingerprint import fingerprint
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone
 from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
 from endcap.models.finetune.heads import BiModel, CrossModel
 from endcap.models.finetune.masked import MaskedModel
 from endcap.models.finetune.methods import merged
-from endcap.models.finetune.pretrained import fingerprint, load_backbone, load_masked
+from endcap.models.finetune.pretrained import load_backbone, load_masked
 
 FORMAT = 1
 ABOUT = "tuned.json"

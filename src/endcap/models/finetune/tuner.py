@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from endcap.core.errors import CallerError
+from endcap.encoders.fingerprint import fingerprint
 from endcap.models import distributed
 from endcap.models.finetune.adversarial import Adversary
 from endcap.models.finetune.augment import Augmenter, Synonyms, hook
@@ -21,7 +22,7 @@ from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.masked import MaskedModel, MaskedRewriter
 from endcap.models.finetune.methods import allot_rank, apply_method, penalty, shares
 from endcap.models.finetune.pairs import Pairs
-from endcap.models.finetune.pretrained import fingerprint, load_masked
+from endcap.models.finetune.pretrained import load_masked
 from endcap.models.finetune.tasks import Classification, Imitate, Masked, Matching, Measure, Rating, TuneTask
 from endcap.models.finetune.tuned import Net, Tuned, load_tuned, new_net, start_backbone
 from endcap.models.loop import Progress, Report, plain, train, use_threads
