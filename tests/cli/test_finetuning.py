@@ -102,7 +102,7 @@ def test_from_a_shop(endcap, folder, quick, tmp_path):
         (["colours.csv", "--set", "train.lr"], 2, "Write section.key=value"),
         (["colours.csv", "--config", "missing.toml"], 2, "missing.toml"),
         (["colours.csv", "--config", "colours.csv"], 2, "The settings cannot be read"),
-        (["colours.csv", "--base", "nothing-here"], 2, "The model 'nothing-here' cannot be loaded"),
+        (["colours.csv", "--base", "nothing-here"], 2, "The text model 'nothing-here' cannot be loaded"),
         (["colours.csv", "--epochs", "0"], 2, "--epochs"),
         (["few.csv"], 3, "Only 3 of 3 rows can be learned from"),
         ([], 2, "Name a table of them, or a workspace after --shop."),

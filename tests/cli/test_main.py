@@ -32,6 +32,7 @@ def test_commands_are_the_ones_there_are():
             "rollback",
             "releases",
             "recommend",
+            "search",
             "serve",
             "demo",
         ),

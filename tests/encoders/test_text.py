@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,28 +9,10 @@ import pytest
 
 from endcap.core.errors import CallerError
 from endcap.core.protocols import Encoder
+from endcap.encoders.cache import CachedEncoder
+from endcap.encoders.families import Family, write_family
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
-
-WORDS = ["red", "green", "shoes", "boots", "milk"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights and ten words, saved as any Hugging Face model is."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    config = BertConfig(
-        vocab_size=len(tokens), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
-    BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab={token: place for place, token in enumerate(tokens)}).save_pretrained(folder)
-    return folder
+from endcap.testing import EncoderConformance
 
 
 def _encoder(folder: Path, **changes: object) -> TextEncoder:
@@ -95,6 +78,120 @@ def test_a_model_that_is_not_there_is_the_callers_error(tmp_path: Path) -> None:
         _encoder(tmp_path)
 
 
-def test_importing_the_module_is_light() -> None:
-    code = "import sys, endcap.encoders.text; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_what_is_all_in_the_cache_is_read_without_torch(tiny: Path, tmp_path: Path) -> None:
+    texts = ["red shoes", "milk"]
+    vectors = CachedEncoder(_encoder(tiny), tmp_path).encode(texts)
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from endcap.encoders.cache import CachedEncoder
+        from endcap.encoders.text import TextEncoder, TextEncoderConfig
+        config = TextEncoderConfig(model={str(tiny)!r}, precision="float32")
+        cached = CachedEncoder(TextEncoder(config), Path({str(tmp_path)!r}))
+        print(cached.encode({texts!r}).tolist(), cached.encoded, {{"torch", "transformers"}} & set(sys.modules))
+        """
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == f"{vectors.tolist()} 0 set()"
+
+
+def test_the_first_token_is_pooled_where_the_settings_say_so(tiny: Path) -> None:
+    import torch
+
+    encoder = _encoder(tiny, pooling="cls")
+    with torch.inference_mode():
+        hidden = encoder._model(input_ids=torch.tensor([[2, 5, 7, 3]])).last_hidden_state[0]
+    expected = torch.nn.functional.normalize(hidden[0], dim=0).numpy()
+    np.testing.assert_allclose(encoder.encode(["milk boots red", "red shoes"])[1], expected, atol=1e-6)
+    assert encoder.name != _encoder(tiny).name
+
+
+def test_queries_and_passages_have_words_of_their_own(tiny: Path) -> None:
+    encoder, plain = _encoder(tiny, query_prefix="green ", passage_prefix="milk "), _encoder(tiny)
+    texts = ["red shoes", "", "boots"]
+    np.testing.assert_allclose(encoder.encode(texts), plain.encode(["milk red shoes", "", "milk boots"]), atol=1e-6)
+    queries = encoder.queries()
+    assert isinstance(queries, Encoder)
+    np.testing.assert_allclose(queries.encode(texts), plain.encode(["green red shoes", "", "green boots"]), atol=1e-6)
+    assert len({encoder.name, queries.name, plain.name}) == 3
+    assert plain.queries().name == plain.name
+
+
+def test_a_tuned_model_is_read_as_it_was_tuned(tiny: Path, tmp_path: Path) -> None:
+    tuned = _copy(tiny, tmp_path / "tuned")
+    write_family(tuned, Family("cls", "green ", "milk ", 6))
+    encoder = TextEncoder(TextEncoderConfig(model=str(tuned), precision="float32"))
+    assert encoder.family == Family("cls", "green ", "milk ", 6)
+    alike = _encoder(tiny, pooling="cls", max_length=6)
+    texts = ["red shoes boots green milk red red", "boots"]
+    np.testing.assert_allclose(encoder.encode(texts), alike.encode([f"milk {text}" for text in texts]), atol=1e-6)
+    assert _encoder(tuned, pooling="mean", passage_prefix="", max_length=8).family == Family("mean", "green ", "", 8)
+
+
+def test_a_model_that_looks_back_is_pooled_at_a_last_token_of_its_own(tiny_gpt: Path) -> None:
+    import torch
+
+    encoder = _encoder(tiny_gpt)
+    assert (encoder.family.pooling, encoder.closing) == ("last", 0)
+    with torch.inference_mode():
+        hidden = encoder._model(input_ids=torch.tensor([[2, 4, 0]])).last_hidden_state[0]
+    expected = torch.nn.functional.normalize(hidden[-1], dim=0).numpy()
+    np.testing.assert_allclose(encoder.encode(["milk boots red green", "red shoes"])[1], expected, atol=1e-6)
+    assert encoder.tokens(["red " * 50])[0] == [2] * 31 + [0], "the model has 32 places"
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_the_side_that_a_tokeniser_pads_on_changes_nothing(tiny_gpt: Path, tmp_path: Path, pooling: str) -> None:
+    left = _copy(tiny_gpt, tmp_path / "left")
+    settings = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": "left", "pad_token": "<end>"}))
+    texts = ["red", "green shoes milk milk", "boots boots", "milk red"]
+    one, other = _encoder(tiny_gpt, pooling=pooling), _encoder(left, pooling=pooling)
+    assert other._tokeniser.padding_side == "left"
+    np.testing.assert_array_equal(one.encode(texts), other.encode(texts))
+    alone = np.concatenate([one.encode([text]) for text in texts])
+    np.testing.assert_allclose(one.encode(texts), alone, atol=1e-6)
+
+
+def test_a_tokeniser_that_ends_its_texts_is_left_to_it(tiny: Path) -> None:
+    assert _encoder(tiny, pooling="last").closing is None
+
+
+def test_a_batch_too_big_for_memory_is_cut_and_said(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is torch's own, of a tensor that no machine holds, whenever more than two texts are read at once."""
+    import torch
+
+    said: list[str] = []
+    texts = ["red", "green", "shoes", "boots", "milk red", "milk"]
+    expected = _encoder(tiny, batch_size=8).encode(texts)
+    config = TextEncoderConfig(model=str(tiny), batch_size=8, precision="float32")
+    encoder = TextEncoder(config, noted=said.append)
+    run = encoder._run
+    monkeypatch.setattr(encoder, "_run", lambda rows: run(rows) if len(rows) < 3 else torch.empty(10**15))
+    np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-6)
+    assert said == [
+        f"Memory did not suffice for {many} contents at once, so {few} are taken." for many, few in ((6, 3), (3, 2))
+    ]
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to))
+
+
+class TestTextEncoder(EncoderConformance):
+    @pytest.fixture(autouse=True)
+    def _made(self, tiny: Path) -> None:
+        self.contents = ("red shoes", "green milk boots", "milk")
+        self.encoder = _encoder(tiny)
+
+    def make(self) -> Encoder[str]:
+        return self.encoder
+
+
+class TestModelThatLooksBack(EncoderConformance):
+    @pytest.fixture(autouse=True)
+    def _made(self, tiny_gpt: Path) -> None:
+        self.contents = ("red shoes", "green milk boots", "milk")
+        self.encoder = _encoder(tiny_gpt)
+
+    def make(self) -> Encoder[str]:
+        return self.encoder

@@ -31,7 +31,7 @@ from endcap.models.transitions import (
     fit_transitions,
     transition_sources,
 )
-from endcap.models.words import WordsConfig, fit_words, word_source, words_of
+from endcap.models.words import WordsConfig, fit_words, word_source
 from endcap.testing import CandidateSourceConformance, a_context, a_stranger
 
 DAY_MS = 86_400_000
@@ -289,16 +289,6 @@ def test_shared_words_are_the_rarer_the_better():
     assert near[0, 3] == 0
     assert not near.diagonal().any()
     np.testing.assert_allclose(near, near.T, atol=1e-6)
-
-
-def test_words_of_every_script():
-    assert words_of("L'Oréal 2-in-1, Crème") == ["l", "oréal", "2", "in", "1", "crème"]
-    assert words_of("红色 洗发水") == ["红色", "洗发", "发水"]
-    assert words_of("Nike跑步鞋2025") == ["nike", "跑步", "步鞋", "2025"]
-    assert words_of("鞋 L码") == ["鞋", "l", "码"]
-    assert words_of("红色、蓝色") == words_of("红色\u3000蓝色") == ["红色", "蓝色"]
-    assert words_of("シャンプー・水") == ["シャ", "ャン", "ンプ", "プー", "水"]
-    assert words_of("") == []
 
 
 def test_titles_without_a_common_word_have_no_neighbours():

@@ -110,6 +110,13 @@ class Config(DataConfig):
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
 
+    def seen_from(self, workspace: Path) -> Config:
+        """With the folder of a text model found where the workspace has it."""
+        folder = workspace / self.text.model
+        if not self.text.model or not folder.is_dir():
+            return self
+        return self.model_copy(update={"text": self.text.model_copy(update={"model": str(folder.resolve())})})
+
 
 def load_config(path: Path) -> Config:
     """Read `endcap.toml`. CallerError names the key that is wrong."""

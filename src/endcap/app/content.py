@@ -30,7 +30,9 @@ def content_vectors(
     stage = "encode the catalogue's texts"
     progress(stage, 0.0)
     try:
-        encoder = TextEncoder(config.text, progress=lambda done, total: progress(stage, done / max(1, total)))
+        encoder = TextEncoder(
+            config.text, progress=lambda done, total: progress(stage, done / max(1, total)), noted=notes.append
+        )
     except MissingExtraError as error:
         notes.append(f"There are no content vectors: {error}")
         return None

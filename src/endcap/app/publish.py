@@ -5,6 +5,7 @@
   stats/              what past sales say about each item
   histories/          every user's events, mapped rather than read
   sources/            one folder a candidate source
+  search/             words and vectors of the items, and the encoder that reads queries (see `app.search`)
   ranker/             the LightGBM model and the names of its features, or a blend's weights; the shortlist's weights
   evaluation.json     every model beside every baseline, where training measured them
 """
@@ -21,17 +22,19 @@ from numpy.typing import NDArray
 import endcap
 from endcap.app.config import Config
 from endcap.app.fusion import Fusion
+from endcap.app.search import read_search, write_search
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
 from endcap.core.errors import ArtifactError
 from endcap.core.protocols import Selector
-from endcap.core.types import Availability
+from endcap.core.types import Availability, Float32Array
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
 from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
+from endcap.recommend.search import Searcher
 from endcap.recommend.select import Best, NewItems, SlateConfig
 
 
@@ -43,6 +46,7 @@ class Release:
     fitted: Fitted
     histories: Histories
     pipeline: Pipeline
+    searcher: Searcher
     eligible: Eligible
     seq: int
 
@@ -96,21 +100,25 @@ def write_release(
     fitted: Fitted,
     histories: Histories,
     fusion: Fusion,
+    content: Float32Array | None,
+    notes: list[str],
     config: Config,
     data: dict[str, Any],
     metrics: dict[str, float],
     evaluation: dict[str, Any] | None,
     now_ms: int,
 ) -> Manifest:
-    """Write and commit; publishing it is another step. data must hold `seq`."""
+    """Write and commit; publishing it is another step. content: float32 [items, d] that queries are compared with.
+    notes: takes what a reader should know. data must hold `seq`."""
     with releases.stage() as folder:
-        for part in ("stats", "histories", "sources", "ranker"):
+        for part in ("stats", "histories", "sources", "ranker", "search"):
             (folder / part).mkdir()
         fitted.table.save(folder / "items.parquet")
         fitted.stats.save(folder / "stats")
         histories.save(folder / "histories")
         save_sources(fitted.sources, folder / "sources")
         fusion.save(folder / "ranker")
+        notes += filter(None, [write_search(folder / "search", fitted.table, content, config)])
         if evaluation is not None:
             (folder / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
         manifest = Manifest(
@@ -130,8 +138,10 @@ def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | N
     until_ms, per_source, seq = (fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
     fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
-    pipeline, eligible = build_pipeline(fitted, Fusion.load(folder / "ranker", names), per_source, slate=slate)
-    return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, eligible, seq)
+    fusion = Fusion.load(folder / "ranker", names)
+    pipeline, eligible = build_pipeline(fitted, fusion, per_source, slate=slate)
+    searcher = read_search(folder, fitted, fusion, pipeline.filters)
+    return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, searcher, eligible, seq)
 
 
 def fact(manifest: Manifest, name: str) -> int:

@@ -72,6 +72,8 @@ class _Refit(Run):
             fitted=fitted,
             histories=self.histories,
             fusion=fusion,
+            content=self.content,
+            notes=self.notes,
             config=self.config,
             data={**self.about(), "refit_of": release},
             metrics={},
@@ -105,7 +107,7 @@ class _Refit(Run):
         return self.config.model_copy(update={"train": train.model_copy(update={"per_source": taught})})
 
     def _fit(self, folder: Path, names: list[str]) -> Fitted:
-        content = self.encode(names)
+        content = self.content = self.encode(names)
         self.stage("fit sources on the whole log")
         found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, content, self.config, set(names)))
         if SEQUENCE in names:

@@ -28,7 +28,7 @@ from endcap.app.serving import Serving
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Event, EventType, Placement, Query, Slate
+from endcap.core.types import Event, EventType, Placement, Query, Recommendation, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
@@ -54,6 +54,7 @@ STARTER = """# What differs from the defaults. Every key: docs/reference/configu
 """
 MAX_N = 500
 MAX_LISTED = 1000
+MAX_QUERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Shop:
             )
         if not (place / CONFIG_FILE).exists():
             cls.init(place)
-        config = load_config(place / CONFIG_FILE)
+        config = load_config(place / CONFIG_FILE).seen_from(place)
         store = Store.open_reader(place / "store") if read_only else Store.open(place / "store", create=True)
         return cls(place, config, store, clock)
 
@@ -240,6 +241,28 @@ class Shop:
         release, known = self._serving.context(query, now_ms)
         items, degraded = release.pipeline.answer(query, known)
         return Slate(f"r-{uuid.uuid4().hex}", release.id, query.placement, items, degraded)
+
+    def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
+        """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.
+        Further arguments are the fields of `Query`."""
+        if len(text) > MAX_QUERY:
+            raise CallerError(
+                f"The query has {len(text):,} characters.", where="q", next_step=f"Send at most {MAX_QUERY:,}."
+            )
+        query = _checked(Query(user_id=user, n=n, placement=Placement.SEARCH, **rest))
+        now_ms = self.clock() if query.now_ms is None else query.now_ms
+        release, known = self._serving.context(query, now_ms)
+        found = release.searcher.text(query, known, text)
+        items = tuple(
+            Recommendation(
+                release.fitted.table.ids.ids[item],
+                float(score),
+                ways[0],
+                release.pipeline.plain(f"found_{ways[0]}", query.locale),
+            )
+            for item, score, ways in zip(found.items, found.scores, found.ways, strict=True)
+        )
+        return Slate(f"s-{uuid.uuid4().hex}", release.id, query.placement, items, found.degraded)
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
         """Items to show beside one, for no shopper in particular."""

@@ -100,6 +100,8 @@ class Training(Run):
             fitted=fitted,
             histories=self.histories,
             fusion=fusion,
+            content=self.content,
+            notes=self.notes,
             config=self.config,
             data=self.about(),
             metrics=comparison.figures() if comparison else {},

@@ -89,6 +89,7 @@ app.command(epilog="Example: endcap releases --shop myshop")(releasing.releases)
 app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --cart 1082185,995242 --shop myshop")(
     recommending.recommend
 )
+app.command(epilog='Example: endcap search "oat drink" --user 42 --shop myshop')(recommending.search)
 app.command(epilog="Example: endcap serve --shop myshop --port 8765")(serving.serve)
 app.command(epilog="Example: endcap demo --no-serve")(demo.demo)
 app.command(epilog="Example: endcap benchmark amazon-beauty --seeds 3 --markdown beauty.md")(benchmarking.benchmark)

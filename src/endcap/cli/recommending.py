@@ -46,6 +46,27 @@ def recommend(
             print_slate(opened, slate, f"{placement} for {user or 'a stranger'}")
 
 
+def search(
+    text: Annotated[str, typer.Argument(help="What is searched for.")],
+    user: Annotated[str | None, typer.Option(help="The shopper; a stranger where it is missing.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many items.")] = 10,
+    exclude: Annotated[str, typer.Option(metavar="A,B", help="Items that must not appear.")] = "",
+    category: Annotated[str, typer.Option(metavar="A,B", help="Only these categories.")] = "",
+    locale: Annotated[str, typer.Option(help="Language of the reasons: en or zh.")] = "en",
+    shop: ShopOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Find items by what was meant and by the words themselves. Works while a server runs, and records nothing."""
+    from endcap.app.runtime import Shop
+
+    with Shop.open(shop, read_only=True) as opened:
+        slate = opened.search(text, user, n, exclude=_listed(exclude), categories=_listed(category), locale=locale)
+        if as_json:
+            print_json(_with_titles(opened, slate))
+        else:
+            print_slate(opened, slate, f"{text!r} for {user or 'a stranger'}")
+
+
 def print_slate(shop: Shop, slate: Slate, title: str) -> None:
     titles = shop.titles([entry.item_id for entry in slate.items])
     rows = [

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from endcap.encoders.cpu import multiplies_bfloat16
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 def native_bfloat16() -> bool:
-    """Without bfloat16 products in hardware they are emulated, and slower than float32."""
+    """Without bfloat16 products in hardware, on the GPU where there is one, they are emulated and slower."""
     import torch
 
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(flags.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return multiplies_bfloat16()
+
+
+def resolved(precision: Precision) -> Literal["float32", "bfloat16"]:
+    """auto: bfloat16 where the machine multiplies it natively."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if native_bfloat16() else "float32"

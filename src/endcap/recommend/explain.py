@@ -32,6 +32,9 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "newcomers": "Many shoppers try this for the first time",
         "popular": "Popular in this shop",
         "range": "From our range",
+        "found_words": "Has the words you searched for",
+        "found_meaning": "Close to what you searched for",
+        "found_picture": "Looks like your picture",
     },
     "zh": {
         "rhythm": "您大约每 {days:.0f} 天购买一次",
@@ -53,6 +56,9 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "newcomers": "许多顾客正在首次尝试",
         "popular": "本店热门",
         "range": "本店在售",
+        "found_words": "包含您搜索的词语",
+        "found_meaning": "与您搜索的内容相近",
+        "found_picture": "与您的图片相似",
     },
 }
 

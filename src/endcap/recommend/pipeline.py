@@ -121,6 +121,10 @@ class Pipeline:
         slate += self._filling(query, context, ranked, query.n - len(slate))
         return tuple(slate), tuple(ranked.degraded)
 
+    def plain(self, code: str, locale: str) -> str:
+        """A reason that names nothing, in words."""
+        return self._explainer.plain(code, locale)
+
     def _score(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
         if self.scorer is None or not len(candidates.items):
             return RankFusion().score(np.empty((0, 0), np.float32), candidates)

@@ -29,9 +29,9 @@ async def recommend(shop: ShopDep, asked: Annotated[RecommendParams, Query()]) -
         placement=asked.placement,
         n=asked.n,
         item_id=asked.item_id or None,
-        cart=_listed(asked.cart),
-        exclude=_listed(asked.exclude),
-        categories=_listed(asked.category),
+        cart=listed(asked.cart),
+        exclude=listed(asked.exclude),
+        categories=listed(asked.category),
         hide_bought=asked.hide_bought,
         locale=asked.locale,
     )
@@ -80,20 +80,20 @@ async def similar(shop: ShopDep, item_id: str, asked: Annotated[SimilarParams, Q
     return await run_in_threadpool(_similar, shop, item_id, asked.n, asked.locale)
 
 
-def _listed(values: list[str]) -> tuple[str, ...]:
+def listed(values: list[str]) -> tuple[str, ...]:
     """['a,b', 'c'] -> ('a', 'b', 'c')."""
     return tuple(part for value in values for part in value.split(",") if part)
 
 
 def _answer(shop: Shop, query: types.Query) -> SlateAnswer:
-    return _with_titles(shop, shop.answer(query))
+    return with_titles(shop, shop.answer(query))
 
 
 def _similar(shop: Shop, item_id: str, n: int, locale: str) -> SlateAnswer:
-    return _with_titles(shop, shop.similar(item_id, n, locale))
+    return with_titles(shop, shop.similar(item_id, n, locale))
 
 
-def _with_titles(shop: Shop, slate: Slate) -> SlateAnswer:
+def with_titles(shop: Shop, slate: Slate) -> SlateAnswer:
     titles = shop.titles([item.item_id for item in slate.items])
     items = [
         RecommendedItem(

@@ -126,6 +126,18 @@ class RecommendParams(RecommendBase):
     category: list[str] = Field([], description="Only items of these categories.")
 
 
+class SearchParams(BaseModel):
+    """The query string of a search. Lists are repeated or separated by commas."""
+
+    model_config = _wire()
+    q: str = Field(max_length=1000, description="What is searched for, in any language that the encoder reads.")
+    user_id: Label | None = Field(None, description="The shopper; a stranger without one.")
+    n: int = Field(10, description="How many items, 1 to 500.")
+    exclude: list[str] = Field([], description="Item ids that must not appear.")
+    category: list[str] = Field([], description="Only items of these categories.")
+    locale: str = Field("en", max_length=35, description="Language of the reasons.")
+
+
 class RecommendIn(RecommendBase):
     """The whole query."""
 

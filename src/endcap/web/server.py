@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from endcap import __version__
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_users
+from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
 from endcap.web.problems import add_error_handlers
 from endcap.web.schemas import EventIn, EventsIn, Line
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOG = logging.getLogger(__name__)
-ROUTES = (routes_events, routes_recommendations, routes_users, routes_health, routes_docs)
+ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
 GRACE_S = 10
 MAX_PORT = 65535
 SCHEMAS = "#/components/schemas/{model}"

@@ -90,6 +90,26 @@ def test_no_texts_have_no_vectors(classified: Path) -> None:
     assert load_tuned(classified).embed([]).shape == (0, 32)
 
 
+def test_words_before_every_text_are_kept(
+    tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """A family that is known by its name, which the run's folders no longer tell."""
+    base = {"name": str(shutil.copytree(tiny_bert, tmp_path / "e5-tiny"))}
+    language = tuned_on(few.select(text="candidate"), tuning(task={"kind": "masked"}, base=base, train=SHORT)).tuned
+    language.save(tmp_path / "language" / "model")
+    for name, method in ((base["name"], "full"), (str(tmp_path / "language"), "lora")):
+        config = tuning(task={"kind": "interest"}, base={"name": name}, method={"kind": method}, train=SHORT)
+        tuned = tuned_on(few, config).tuned
+        tuned.save(tmp_path / method / "model")
+        again = load_tuned(tmp_path / method / "model")
+        assert tuned.backbone.prefix == again.backbone.prefix == "passage: "
+        np.testing.assert_array_equal(again.embed(TEXTS), tuned.embed(TEXTS))
+        assert start_backbone(tuning(), str(tmp_path / method)).prefix == "passage: "
+        tuned.export_encoder(tmp_path / method / "encoder")
+        told = json.loads((tmp_path / method / "encoder" / "encoder.json").read_text())
+        assert (told["query_prefix"], told["passage_prefix"]) == ("passage: ", "passage: ")
+
+
 class TestAnotherBase:
     def test_is_refused(
         self, tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, tiny_bert: Path, tmp_path: Path
@@ -179,11 +199,11 @@ class TestBeginningFromARun:
         assert all(parameter.requires_grad for parameter in backbone.body.parameters())
 
     def test_settings_of_the_base_are_kept_to(self, tuning: Tuning, classified: Path) -> None:
-        base = {"layers": 1, "dropout": 0.37, "pooling": "cls", "max_length": 5}
+        base = {"layers": 1, "dropout": 0.37, "pooling": "cls", "max_length": 99}
         backbone = start_backbone(tuning(base=base), str(classified))
         assert len(blocks_of(backbone.body)[1]) == 1
         assert {module.p for module in backbone.body.modules() if isinstance(module, torch.nn.Dropout)} == {0.37}
-        assert (backbone.pooling, backbone.max_length) == ("cls", 5)
+        assert (backbone.pooling, backbone.max_length) == ("cls", 64)  # the model has no places for more
         assert start_backbone(tuning(), str(classified)).pooling == "mean"
 
     def test_a_chain_is_saved_and_read(

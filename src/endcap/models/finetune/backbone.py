@@ -14,19 +14,25 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from endcap.core.errors import CallerError
+from endcap.encoders.families import Pooling
+from endcap.encoders.pooling import pool
 from endcap.models.finetune.config import BaseConfig, MethodKind
 
 AT_ONCE = 128  # texts of like length in a forward pass: little of it is padding
 
 
 class Backbone(nn.Module):
-    """body: a Hugging Face encoder or causal model without its head, perhaps wrapped by a method. pooling: mean over
-    real tokens, the first token, or the last one."""
+    """body: a Hugging Face encoder or causal model without its head, perhaps wrapped by a method. prefix: words that
+    the family wants before every text."""
 
-    def __init__(self, body: nn.Module, tokeniser: Any, pooling: str, max_length: int) -> None:
+    def __init__(self, body: nn.Module, tokeniser: Any, pooling: Pooling, max_length: int, prefix: str = "") -> None:
         super().__init__()
         self.body, self.tokeniser, self.pooling, self.max_length = body, tokeniser, pooling, max_length
+        self.prefix = prefix
         self.method: MethodKind = "full"
+        if tokeniser.pad_token_id is None:  # never attended to, so any token will do
+            tokeniser.pad_token = tokeniser.eos_token
+        tokeniser.padding_side = "right"  # there, models that look back never see it
 
     @property
     def dim(self) -> int:
@@ -39,8 +45,12 @@ class Backbone(nn.Module):
 
     def forward(self, texts: Sequence[str], others: Sequence[str] | None = None) -> Tensor:
         """[n, d]; with `others`, each text is read together with its other."""
-        fields = [list(texts)] if others is None else [list(texts), list(others)]
-        rows = self.tokeniser(*fields, truncation=True, max_length=self.max_length)
+        fields = [texts] if others is None else [texts, others]
+        rows = self.tokeniser(
+            *([f"{self.prefix}{text}" for text in field] for field in fields),
+            truncation=True,
+            max_length=self.max_length,
+        )
         order = sorted(range(len(texts)), key=lambda row: len(rows["input_ids"][row]))
         parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
         with _attention(self.device, self.training):
@@ -54,16 +64,8 @@ class Backbone(nn.Module):
     def _pool(self, rows: dict[str, Any]) -> Tensor:
         """Token ids of b texts -> float32 [b, d]."""
         padded = self.tokeniser.pad(rows, padding=True, return_tensors="pt").to(self.device)
-        hidden: Tensor = self.body(**padded).last_hidden_state[:, -padded["input_ids"].shape[1] :].float()  # [b, t, d]
-        mask = padded["attention_mask"]
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        if self.pooling == "last":
-            places = torch.arange(mask.shape[1], device=mask.device)
-            return hidden[torch.arange(len(hidden)), (mask * places).argmax(dim=1)]
-        weights = mask.unsqueeze(-1).float()
-        mean: Tensor = (hidden * weights).sum(1) / weights.sum(1)
-        return mean
+        hidden: Tensor = self.body(**padded).last_hidden_state[:, -padded["input_ids"].shape[1] :]  # [b, t, d]
+        return pool(hidden, padded["attention_mask"], self.pooling)
 
 
 def _attention(device: torch.device, training: bool) -> AbstractContextManager[None]:

@@ -1,13 +1,13 @@
-"""Whether memory suffices, found out by trying: how much a batch takes depends on the model and on what is in it."""
+"""Whether memory suffices, found out by trying."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
 
+from endcap.encoders.batches import of_memory
+
 T = TypeVar("T")
-# As torch says it of a CPU and of a GPU.
-SAID = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
 
 
 def within_memory(run: Callable[[], T]) -> T | None:
@@ -18,8 +18,3 @@ def within_memory(run: Callable[[], T]) -> T | None:
         if not of_memory(error):
             raise
     return None
-
-
-def of_memory(error: Exception) -> bool:
-    """torch's own error of a GPU is a RuntimeError; that of a CPU can only be told by what it says."""
-    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in SAID)

@@ -1,72 +1,53 @@
-"""Where a tuning begins: a pretrained model by its name, or what an earlier tuning left.
+"""Where a tuning begins: a pretrained model by its name.
 
-Any Hugging Face name, local folder or packaged model is taken; weights are read as safetensors only, and a repository's
-own code is never run.
+Any packaged model, local folder, GGUF file or Hugging Face name is taken; weights are read as safetensors only, and a
+repository's own code is never run.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-from torch import nn
-
-from endcap.core.errors import CallerError, MissingExtraError
-from endcap.encoders.text import MINILM, PACKAGED_MODEL
+from endcap.core.errors import MissingExtraError
+from endcap.encoders.families import Said, family_of
+from endcap.encoders.weights import find_weights, load, unloadable
 from endcap.models.finetune.backbone import Backbone, prepare
 from endcap.models.finetune.config import BaseConfig
 from endcap.models.finetune.masked import MaskedModel
 
 
 def load_backbone(config: BaseConfig, name: str) -> Backbone:
-    """name: a packaged model, a local folder, or a Hugging Face name."""
-    source = _source(name)
-    body, tokeniser = _load(source, "AutoModel")
+    """CallerError where the model is not there or not whole; see `encoders.weights`."""
+    weights = find_weights(name)
+    tokeniser, body = load(weights)
+    said = Said(None if config.pooling == "auto" else config.pooling, max_length=config.max_length)
+    family = family_of(weights.names, weights.folder, weights.settings, said)
     prepare(body, config)
-    return Backbone(body, tokeniser, _pooling(config, source, body), config.max_length)
+    length = min(family.max_length, weights.positions or family.max_length)
+    return Backbone(body, tokeniser, family.pooling, length, family.passage_prefix)
 
 
 def load_masked(config: BaseConfig, name: str) -> MaskedModel:
-    body, tokeniser = _load(_source(name), "AutoModelForMaskedLM")
-    prepare(body, config)
-    return MaskedModel(body, tokeniser, config.max_length)
-
-
-def fingerprint(body: nn.Module) -> str:
-    """12 hexadecimal digits of the weights."""
-    digest = hashlib.blake2b(digest_size=6)
-    for name, tensor in sorted(body.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _source(name: str) -> str:
-    return str(MINILM.find().parent) if name == PACKAGED_MODEL else name
-
-
-def _pooling(config: BaseConfig, source: str, body: Any) -> str:
-    return config.pooling if config.pooling != "auto" else "mean"
-
-
-def _load(source: str, kind: str) -> tuple[Any, Any]:
+    """With its masked-word head; a fresh one where the weights bring none, as those of sentence encoders do."""
     try:
-        import transformers
+        from transformers import AutoModelForMaskedLM
         from transformers.utils import logging
     except ImportError as error:
         raise MissingExtraError("transformers", "finetune") from error
-    bars = logging.is_progress_bar_enabled()
+    weights = find_weights(name)
+    tokeniser, _ = load(weights)
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # that the head is fresh is known
     try:
-        model = getattr(transformers, kind).from_pretrained(source, use_safetensors=True, dtype="float32")
-        return model, transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().split("\n", 1)[0]
-        raise CallerError(
-            f"The model {source!r} cannot be loaded: {first_line}",
-            where="base.name",
-            next_step="Name a packaged model, a folder holding config.json, or a Hugging Face model you can reach.",
-        ) from error
+        body: Any = AutoModelForMaskedLM.from_pretrained(
+            weights.folder, use_safetensors=True, dtype="float32", trust_remote_code=False
+        )
+    except ValueError as error:
+        raise unloadable(name, "it is of no kind that fills in masked words") from error
     finally:
+        logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+    prepare(body, config)
+    return MaskedModel(body, tokeniser, config.max_length)

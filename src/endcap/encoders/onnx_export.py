@@ -1,0 +1,264 @@
+"""A text encoder -> files that are served without torch: its body, pooling and scaling to unit length as one graph.
+
+Before anything is kept, it is measured: of the ten nearest neighbours that each of a sample of texts has among the
+others by torch in float32, the share that the exported files find too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from endcap.core.artifacts import replace_atomically
+from endcap.core.errors import ArtifactError, CallerError, MissingExtraError, ServiceError
+from endcap.core.types import Float32Array
+from endcap.encoders.families import Pooling
+from endcap.encoders.lengths import padded
+from endcap.encoders.onnx import MODEL, SETTINGS, TOKENISER, OnnxSettings, OnnxTextEncoder
+from endcap.encoders.pooling import pooled
+from endcap.encoders.text import TextEncoder
+from endcap.encoders.weights import load
+
+Precision = Literal["int8", "float32"]
+NEIGHBOURS = 10
+MEASURED = 2000  # texts; the more there are, the nearer neighbours lie, and the sterner the measure
+FEWEST = 50
+CALIBRATED = 128
+LARGEST = 1.9e9  # bytes: no ONNX file without others beside it holds more than 2 GB
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """precision: of what was kept. overlap: its share of the nearest neighbours. texts: that it was measured on.
+    bytes: of all files. tried: overlaps by precision, in the order of trial."""
+
+    precision: Precision
+    overlap: float
+    texts: int
+    bytes: int
+    tried: dict[Precision, float]
+
+
+def export_text(
+    encoder: TextEncoder,
+    folder: Path,
+    *,
+    texts: Sequence[str],
+    min_overlap: float = 0.95,
+    quantise: bool | Literal["auto"] = True,
+) -> ExportReport:
+    """Write model.onnx, tokenizer.json and onnx.json into `folder`, made where missing.
+
+    texts: such as will be encoded, 50 or more that differ; up to 2,000 of them are measured. quantise: to int8 or not;
+    "auto": int8, or float32 where int8 is not near enough.
+
+    Raises ArtifactError, and leaves nothing behind, where the neighbours overlap less than `min_overlap`; CallerError
+    where there are too few texts, or the model is too large for a file; MissingExtraError without onnx or onnxscript.
+    """
+    sample = _sample(texts)
+    exact = _exact(encoder)
+    expected = exact.encode(sample)
+    graph = _graph(exact)
+    tried: dict[Precision, float] = {}
+    for precision in _precisions(quantise):
+        content = graph if precision == "float32" else _int8(graph, exact, sample)
+        with _beside(folder) as staged:
+            settings = _write(staged, exact, content.SerializeToString(), precision)
+            overlap = overlap_at(expected, OnnxTextEncoder(staged, torch.get_num_threads()).encode(sample))
+            tried[precision] = overlap
+            if overlap >= min_overlap:
+                size = _keep(staged, folder, msgspec.structs.replace(settings, overlap=round(overlap, 4)))
+                return ExportReport(precision, overlap, len(sample), size, tried)
+    raise _refused(tried, min_overlap, folder)
+
+
+def overlap_at(expected: Float32Array, found: Float32Array, k: int = NEIGHBOURS) -> float:
+    """The share, over all rows of unit vectors [n, d], of each row's k nearest others that both agree on."""
+    near = [_nearest(vectors, k) for vectors in (expected, found)]
+    return float(np.mean([len(np.intersect1d(one, other)) / k for one, other in zip(*near, strict=True)]))
+
+
+def _nearest(vectors: Float32Array, k: int) -> Any:
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
+
+
+def _sample(texts: Sequence[str]) -> list[str]:
+    distinct = sorted({text for text in texts if text.strip()})
+    if len(distinct) < FEWEST:
+        raise CallerError(
+            f"{len(distinct)} texts that differ are too few to measure an export on; it takes {FEWEST}.",
+            where="texts",
+            next_step="Give the catalogue's titles.",
+        )
+    chosen = np.random.default_rng(0).permutation(len(distinct))[:MEASURED]
+    return [distinct[place] for place in chosen]
+
+
+def _exact(encoder: TextEncoder) -> TextEncoder:
+    """The encoder in float32: itself, or a second one."""
+    if encoder.precision == "float32":
+        return encoder
+    return TextEncoder(encoder.config.model_copy(update={"precision": "float32"}))
+
+
+def _precisions(quantise: bool | Literal["auto"]) -> tuple[Precision, ...]:
+    if quantise == "auto":
+        return "int8", "float32"
+    return ("int8",) if quantise else ("float32",)
+
+
+class _Body(nn.Module):
+    """tokens, mask int64 [b, t] -> float32 [b, d]."""
+
+    def __init__(self, model: nn.Module, pooling: Pooling) -> None:
+        super().__init__()
+        self.model, self.pooling = model, pooling
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        return pooled(hidden, mask, self.pooling)
+
+
+def _graph(encoder: TextEncoder) -> Any:
+    """The ONNX model in float32, both axes free.
+
+    From a second copy of the weights, which attends by plain products: those become plain nodes, without the guards
+    against rows of padding alone that torch's fused attention brings along.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("onnxscript", "train") from error
+    with _quiet():
+        _, model = load(encoder.weights)
+        if (size := sum(4 * tensor.numel() for tensor in model.parameters())) > LARGEST:
+            raise CallerError(
+                f"The model has {size / 1e9:.1f} GB of weights, more than one ONNX file holds.",
+                where=encoder.config.model,
+                next_step="Choose a smaller model, or serve this one with torch.",
+            )
+        model.set_attn_implementation("eager")
+        batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=encoder.max_length)
+        tokens, mask = (torch.from_numpy(array) for array in padded([[1, 2, 3], [1, 2], [1, 2, 3]], encoder.padding))
+        program = torch.onnx.export(
+            _Body(model, encoder.family.pooling).eval(),
+            (tokens, mask),
+            dynamo=True,
+            input_names=["tokens", "mask"],
+            output_names=["vectors"],
+            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+            verbose=False,
+        )
+    if program is None:
+        raise ServiceError("The ONNX exporter returned nothing.", where=MODEL, next_step="Check the torch version.")
+    return program.model_proto
+
+
+def _int8(graph: Any, encoder: TextEncoder, sample: Sequence[str]) -> Any:
+    """The graph in whole numbers, fitted to how far its activations reach on some of the texts, read both ways."""
+    import onnx
+    import onnxruntime
+
+    from endcap.encoders.onnx_int8 import activations, quantise, reach
+
+    names = activations(graph)
+    seen = onnx.ModelProto()
+    seen.CopyFrom(graph)
+    seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    session = onnxruntime.InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
+    prefixes = (encoder.family.passage_prefix, encoder.family.query_prefix)
+    read = encoder.tokens([prefixes[place % 2] + text for place, text in enumerate(sample[:CALIBRATED])])
+    feeds = (dict(zip(("tokens", "mask"), padded([row], encoder.padding), strict=True)) for row in read)
+    return quantise(graph, reach(dict(zip(names, session.run(names, feed), strict=True)) for feed in feeds))
+
+
+def _write(folder: Path, encoder: TextEncoder, model: bytes, precision: Precision) -> OnnxSettings:
+    tokeniser = getattr(encoder._tokeniser, "backend_tokenizer", None)
+    if tokeniser is None:
+        raise CallerError(
+            "The model's tokeniser is not one that the tokenizers library reads.",
+            where=encoder.config.model,
+            next_step="Choose a model with a tokenizer.json.",
+        )
+    contents = {MODEL: model, TOKENISER: tokeniser.to_str().encode()}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    settings = OnnxSettings(
+        name=Path(encoder.config.model).name,
+        dim=encoder.dim,
+        precision=precision,
+        query_prefix=encoder.family.query_prefix,
+        passage_prefix=encoder.family.passage_prefix,
+        max_length=encoder.max_length,
+        padding=encoder.padding,
+        closing=encoder.closing,
+        overlap=0.0,
+        sha256={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    )
+    (folder / SETTINGS).write_bytes(msgspec.json.encode(settings))
+    return settings
+
+
+def _keep(staged: Path, folder: Path, settings: OnnxSettings) -> int:
+    """Move the files into place, the settings last; returns how many bytes they have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (MODEL, TOKENISER):
+        replace_atomically(folder / name, (staged / name).read_bytes())
+    replace_atomically(folder / SETTINGS, msgspec.json.format(msgspec.json.encode(settings), indent=1))
+    return sum((folder / name).stat().st_size for name in (MODEL, TOKENISER, SETTINGS))
+
+
+def _refused(tried: dict[Precision, float], min_overlap: float, folder: Path) -> ArtifactError:
+    measured = " and ".join(f"{overlap:.3f} in {precision}" for precision, overlap in tried.items())
+    return ArtifactError(
+        f"The exported model finds too few of the nearest neighbours that torch finds: {measured}, and "
+        f"{min_overlap:g} is asked for.",
+        where=str(folder),
+        next_step="Please report this with the versions of torch, onnxscript and onnxruntime."
+        if "float32" in tried
+        else "Export it with quantise=False, or ask for less with min_overlap.",
+    )
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder beside the one that is wanted, gone again afterwards."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = folder.with_name(f".{folder.name}-{os.getpid()}-{os.urandom(3).hex()}")
+    staged.mkdir()
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its steps and warns of its own internals; neither is news to whoever exports a model."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

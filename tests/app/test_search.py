@@ -1,0 +1,128 @@
+"""A shop with real titles, trained with the packaged encoder: what is typed is found by meaning, without torch."""
+
+import json
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+
+from endcap.app.runtime import Shop
+from endcap.core.errors import CallerError
+from endcap.core.types import Event, EventType
+from endcap.web.server import create_app
+
+SETTINGS = '[train]\nthreads = 1\nmoments = 1\nsources = ["content", "trending", "popular"]\n'
+KINDS = {
+    "shoes": ("running shoes", "leather boots", "sandals for the beach"),
+    "drinks": ("oat milk", "green tea", "orange juice"),
+    "tools": ("cordless drill", "claw hammer", "tape measure"),
+    "care": ("hair shampoo", "face cream", "lip balm"),
+}
+SIZES = ("small", "large", "for children", "premium", "eco")
+DAY_MS = 86_400_000
+NOW_MS = 1_760_000_000_000
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = [(kind, f"{name}, {size}") for kind, kept in KINDS.items() for name, size in product(kept, SIZES)]
+    items = pl.DataFrame(
+        {
+            "item_id": [f"i{place}" for place in range(len(names))],
+            "title": [name for _, name in names],
+            "categories": [[kind] for kind, _ in names],
+        }
+    )
+    acts = [
+        (f"u{user}", f"i{(7 * user + 11 * act) % len(names)}", "purchase", NOW_MS - (40 - user - act) * DAY_MS)
+        for user, act in product(range(30), range(6))
+    ]
+    events = pl.DataFrame(acts, schema=["user_id", "item_id", "event_type", "ts_ms"], orient="row")
+    folder = Shop.init(tmp_path_factory.mktemp("search") / "shop", SETTINGS)
+    with Shop.open(folder, clock=lambda: NOW_MS) as shop:
+        shop.ingest(events, items=items)
+        shop.train(evaluate=False)
+    return folder
+
+
+@pytest.fixture
+def shop(trained):
+    with Shop.open(trained, clock=lambda: NOW_MS, read_only=True) as opened:
+        yield opened
+
+
+def titles(shop: Shop, text: str, n: int = 5, **asked) -> list[str]:
+    found = [item.item_id for item in shop.search(text, n=n, **asked).items]
+    names = shop.titles(found)
+    return [names[item_id] for item_id in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("sneakers for jogging", "running shoes"), ("power tool for holes", "cordless drill")]
+)
+def test_meaning_finds_what_no_word_says(shop: Shop, text: str, kind: str) -> None:
+    assert all(kind in title for title in titles(shop, text, 3))
+
+
+def test_words_find_the_very_thing(shop: Shop) -> None:
+    slate = shop.search("eco lip balm", n=3)
+    assert shop.titles([slate.items[0].item_id]) == {slate.items[0].item_id: "lip balm, eco"}
+    assert slate.items[0].reason == "Has the words you searched for"
+    assert slate.degraded == ()
+    assert shop.search("eco lip balm", n=1, locale="zh-CN").items[0].reason == "包含您搜索的词语"
+
+
+def test_filters_hold_in_search_too(shop: Shop) -> None:
+    everything = titles(shop, "milk", 60, categories=("drinks",))
+    assert everything
+    assert all(title.split(",")[0] in KINDS["drinks"] for title in everything)
+    first = shop.search("milk", n=1).items[0].item_id
+    assert first not in [item.item_id for item in shop.search("milk", n=60, exclude=(first,)).items]
+
+
+def test_the_shopper_moves_what_fits(trained: Path) -> None:
+    with Shop.open(trained, clock=lambda: NOW_MS) as shop:
+        ids = {title: item_id for item_id, title in shop.titles([f"i{place}" for place in range(60)]).items()}
+        liked = ids["green tea, large"]
+        for place in range(3):
+            shop.record(
+                Event(
+                    event_type=EventType.VIEW,
+                    user_id="likes-0",
+                    ts_ms=NOW_MS - place,
+                    item_id=liked,
+                    event_id=f"e{place}",
+                )
+            )
+        plain = [item.item_id for item in shop.search("tea", n=5).items]
+        ours = [item.item_id for item in shop.search("tea", "likes-0", n=5).items]
+    assert plain.index(liked) > ours.index(liked) == 0
+
+
+def test_over_http_and_wrong_input(shop: Shop) -> None:
+    with TestClient(create_app(shop)) as client:
+        answer = client.get("/v1/search", params={"q": "sneakers for jogging", "n": 2}).json()
+        assert answer["placement"] == "search"
+        assert answer["recommendation_id"].startswith("s-")
+        assert all("running shoes" in item["title"] for item in answer["items"])
+        assert client.get("/v1/search").status_code == 422
+        assert client.get("/v1/search", params={"q": "a" * 1001}).status_code == 422
+        assert client.get("/v1/search", params={"q": "tea", "n": 0}).status_code == 422
+        assert client.get("/v1/search", params={"q": ""}).status_code == 200
+    with pytest.raises(CallerError, match="characters"):
+        shop.search("a" * 1001)
+
+
+def test_a_server_searches_without_torch(trained: Path) -> None:
+    code = (
+        "import json, sys\nfrom endcap.app.runtime import Shop\n"
+        f"shop = Shop.open({str(trained)!r}, read_only=True)\n"
+        "found = shop.search('sneakers for jogging', n=1)\n"
+        "print(json.dumps([found.degraded, found.items[0].source, bool({'torch', 'transformers'} & set(sys.modules))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[], "meaning", False]
