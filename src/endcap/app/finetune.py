@@ -224,15 +224,15 @@ def _facts(data: Path | pl.DataFrame, examples: Examples, outcomes: list[Outcome
 
 def _claim(folder: Path, run_id: str, first: bool) -> None:
     """Make the folder ours, or find it ours already. A run that ended, or that can be gone on with, is never written
-    over. Of several processes the first does so, and the others end where it cannot."""
+    over. Of several processes the first does so, and the others end as it does where it cannot."""
     wrong: EndcapError | None = None
     try:
         if first:
             _claim_alone(folder, run_id)
     except EndcapError as error:
         wrong = error
-    if distributed.any_of(wrong is not None):
-        raise wrong or CallerError("The first process cannot write into the folder.", where=str(folder))
+    if said := distributed.as_first(str(wrong or "")):
+        raise wrong or CallerError(said)
 
 
 def _claim_alone(folder: Path, run_id: str) -> None:
