@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from endcap.models.finetune.config import FinetuneConfig
 
 COLOURS = {"warm": ("red", "orange", "amber", "scarlet"), "cold": ("blue", "teal", "navy", "cyan")}
+TASTES = (("red", "amber", "blue", "navy"), ("orange", "scarlet", "teal", "cyan"))
 THINGS = ("shoes", "boots", "shirt", "coat", "milk", "bread", "lamp", "chair", "table", "drill", "rope", "tent")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -92,15 +93,16 @@ def colours() -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def liked() -> pl.DataFrame:
-    """anchor, candidate, label, group: who looked at warm colours wants warm ones. 48 lists of four, one wanted."""
+    """anchor, candidate, label, group: colours are of two tastes, which the model does not know, and who looked at
+    things of one wants more of it. 48 lists of four, one of them wanted."""
     draw = np.random.default_rng(0)
     rows = []
     for group in range(48):
-        ours, theirs = (COLOURS["warm"], COLOURS["cold"]) if group % 2 else (COLOURS["cold"], COLOURS["warm"])
+        ours, theirs = TASTES[group % 2], TASTES[1 - group % 2]
         anchor = [f"{draw.choice(ours)} {draw.choice(THINGS)}" for _ in range(1 + group % 3)]
         for place in range(4):
-            colour = draw.choice(ours if place == group % 4 else theirs)
-            rows.append((anchor, f"{colour} {draw.choice(THINGS)}", float(place == group % 4), f"list {group}"))
+            colour = draw.choice(ours if place == group // 2 % 4 else theirs)
+            rows.append((anchor, f"{colour} {draw.choice(THINGS)}", float(place == group // 2 % 4), f"list {group}"))
     return pl.DataFrame(rows, schema=["anchor", "candidate", "label", "group"], orient="row")
 
 

@@ -52,6 +52,12 @@ def test_learns_what_is_planted(outcome: Outcome) -> None:
     assert max(metrics["f1_macro"] for metrics in outcome.metrics) > 0.95
 
 
+def test_vectors_are_others_than_the_base_has(outcome: Outcome, tuning: Tuning) -> None:
+    """The head alone did not learn it, but with `frozen`."""
+    before, after = vectors(fresh(tuning)), vectors(outcome.tuned.backbone)
+    assert torch.allclose(before, after, atol=1e-4) == (outcome.tuned.config.method.kind == "frozen")
+
+
 def test_the_base_stays_as_it_was(outcome: Outcome, tuning: Tuning) -> None:
     backbone = outcome.tuned.backbone
     base = load_backbone(tuning().base, tuning().base.name).body.state_dict()

@@ -34,14 +34,14 @@ class Adversary:
 
     def __call__(self, loss: Loss, backward: Backward) -> Tensor:
         self._changes, self._calls, self._outputs = [], 0, []
-        state = torch.get_rng_state()
+        draws = _draws()
         found = loss()
         backward(found)
         self._lengths = [output.detach().norm(dim=-1, keepdim=True) for output in self._outputs]
         for step in range(self.steps):
             self._changes = self._moved()
             self._calls, self._outputs = 0, []
-            torch.set_rng_state(state)
+            _draw_again(draws)
             worse = loss()
             if step < self.steps - 1:
                 grads = torch.autograd.grad(worse, self._outputs, allow_unused=True)
@@ -76,3 +76,14 @@ class Adversary:
         self._calls += 1
         self._outputs.append(output)
         return output
+
+
+def _draws() -> tuple[Tensor, list[Tensor]]:
+    """Where torch's generators are, of the CPU and of each GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _draw_again(draws: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(draws[0])
+    if draws[1]:
+        torch.cuda.set_rng_state_all(draws[1])
