@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
 from endcap.data.read import DataConfig
+from endcap.encoders.speech import SpeechConfig
 from endcap.encoders.text import TextEncoderConfig
 from endcap.models.buy_again import BuyAgainConfig
 from endcap.models.config import SequenceConfig
@@ -106,6 +107,7 @@ class Config(DataConfig):
     words: WordsConfig = WordsConfig()
     sequence: SequenceConfig = SequenceConfig()
     text: TextEncoderConfig = TextEncoderConfig()
+    speech: SpeechConfig = SpeechConfig()
     ranker: RankerConfig = RankerConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
