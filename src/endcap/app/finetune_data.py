@@ -70,7 +70,7 @@ def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float,
         for place in range(1, len(seen)):
             if seen[place] not in seen[:place]:
                 anchor = seen[max(0, place - REMEMBERED) : place]
-                rows.append((anchor, seen[place], known, str(user[0]), times[place], _length(place)))
+                rows.append((anchor, seen[place], known, str(user[0]), times[place], length_name(place)))
     if not rows:
         raise DataError("No shopper acted on a second product that has text.", where="the log")
     columns = ["anchor", "candidate", "known", "group", "ts_ms", "segment"]
@@ -97,6 +97,6 @@ def with_negatives(told: pl.DataFrame, seed: int, count: int = NEGATIVES) -> pl.
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def _length(place: int) -> str:
+def length_name(acts: int) -> str:
     """A history's length as a segment's name."""
-    return next((name for most, name in ((1, "1"), (3, "2 to 3"), (7, "4 to 7")) if place <= most), "8 and more")
+    return next((name for most, name in ((1, "1"), (3, "2 to 3"), (7, "4 to 7")) if acts <= most), "8 and more")

@@ -6,12 +6,15 @@
   histories/          every user's events, mapped rather than read
   sources/            one folder a candidate source
   ranker/             the LightGBM model and the names of its features, or a blend's weights; the shortlist's weights
+  judge/              a cross-encoder for a second look and what it weighs, where that helps
   evaluation.json     every model beside every baseline, where training measured them
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 
 import endcap
 from endcap.app.config import Config
-from endcap.app.fusion import Fusion
+from endcap.app.fusion import Fusion, Judged
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
 from endcap.core.errors import ArtifactError
@@ -32,6 +35,7 @@ from endcap.features.stats import ItemStats
 from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
+from endcap.recommend.second_look import SecondLook
 from endcap.recommend.select import Best, NewItems, SlateConfig
 
 
@@ -68,6 +72,7 @@ def build_pipeline(
         hydrator=hydrator,
         scorer=fusion.scorer,
         shortlist=fusion.shortlist,
+        second_look=_second_look(fusion.judged, fitted.table),
         filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
         selectors=selectors(slate or SlateConfig(), fitted.stats),
         per_source=per_source,
@@ -75,6 +80,10 @@ def build_pipeline(
         sold=int((fitted.stats.baskets > 0).sum()),
     )
     return pipeline, eligible
+
+
+def _second_look(judged: Judged | None, table: ItemTable) -> SecondLook | None:
+    return None if judged is None else SecondLook(judged.judge, table.texts(), judged.weights)
 
 
 def selectors(slate: SlateConfig, stats: ItemStats) -> tuple[Selector, ...]:
@@ -111,6 +120,9 @@ def write_release(
         histories.save(folder / "histories")
         save_sources(fitted.sources, folder / "sources")
         fusion.save(folder / "ranker")
+        if fusion.judged is not None:
+            (folder / "judge").mkdir()
+            fusion.judged.save(folder / "judge")
         if evaluation is not None:
             (folder / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
         manifest = Manifest(
@@ -130,8 +142,13 @@ def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | N
     until_ms, per_source, seq = (fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
     fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
-    pipeline, eligible = build_pipeline(fitted, Fusion.load(folder / "ranker", names), per_source, slate=slate)
+    pipeline, eligible = build_pipeline(fitted, read_fusion(folder, names), per_source, slate=slate)
     return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, eligible, seq)
+
+
+def read_fusion(folder: Path, names: Sequence[str]) -> Fusion:
+    """What orders a release's candidates. names: of the features."""
+    return replace(Fusion.load(folder / "ranker", names), judged=Judged.load(folder / "judge"))
 
 
 def fact(manifest: Manifest, name: str) -> int:
