@@ -95,7 +95,7 @@ def halves(users: int, seed: int) -> NDArray[np.int64]:
     return rng(seed, "halves of shoppers").permutation(users) % HALVES
 
 
-def tops(
+def first_few(
     pipelines: Sequence[Pipeline],
     half: NDArray[np.int64],
     histories: Histories,
@@ -113,27 +113,25 @@ def tops(
 
         def ranked(piece: range, block: Sequence[tuple[str, Case]] = block) -> list[Top]:
             some = [block[place] for place in piece]
-            parts = [_ranked(pipelines[out], half == out, histories, some, config.judge.top) for out in range(HALVES)]
-            return [one for part in parts for one in part]
+            where = half[[histories.users.position(case.user_id) for _, case in some]]
+            told: dict[int, Top] = {}
+            for number, pipeline in enumerate(pipelines):
+                mine = np.flatnonzero(where == number).tolist()
+                tops = _ranked(pipeline, histories, [some[place] for place in mine], config.judge.top)
+                told |= zip(mine, tops, strict=True)
+            return [told[place] for place in range(len(some))]
 
         found += in_order(ranked, len(block), config.train.threads, lambda share: None)
-        if sum(one.context is not None for one in found) >= wanted:
-            break
+        hits = np.flatnonzero([one.context is not None for one in found])
+        if len(hits) >= wanted:
+            return found[: hits[wanted - 1] + 1]
     return found
 
 
-def _ranked(
-    pipeline: Pipeline,
-    here: NDArray[np.bool_],
-    histories: Histories,
-    cases: Sequence[tuple[str, Case]],
-    top: int,
-) -> list[Top]:
-    """Of those cases whose shopper is in the half. here: bool [users]."""
-    mine = [(task, case) for task, case in cases if here[histories.users.position(case.user_id)]]
-    if not mine:
+def _ranked(pipeline: Pipeline, histories: Histories, cases: Sequence[tuple[str, Case]], top: int) -> list[Top]:
+    if not cases:
         return []
-    some = [question(task, case, histories, pipeline.table.ids) for task, case in mine]
+    some = [question(task, case, histories, pipeline.table.ids) for task, case in cases]
     ranked = pipeline.rank([(one.query, one.context) for one in some])
     for error in ranked[0].degraded.values():  # what answers then is not what is tried
         raise error
@@ -162,7 +160,7 @@ def judge_by(
     config: Config,
     progress: Callable[[float], None],
 ) -> tuple[Judged | None, list[str]]:
-    """The judge of a run, where it stays, and what was found, as sentences. stages: what `tops` gave of each."""
+    """The judge of a run, where it stays, and what was found, as sentences. stages: what `first_few` gave of each."""
     from endcap.models.judge_export import export_judge
 
     found = [one for part in stages for one in part]

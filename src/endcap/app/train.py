@@ -213,7 +213,7 @@ class Training(Run):
                 build_pipeline(fitted, one, self.config.train.per_source, shown=self._everything())[0]
                 for one in fusions
             ]
-            yield judging.tops(pipelines, half, self.histories, moment.cases, self.config, wanted)
+            yield judging.first_few(pipelines, half, self.histories, moment.cases, self.config, wanted)
 
     def _run_to_judge(self) -> Path:
         return self.shop.folder / self.config.judge.model
