@@ -94,6 +94,7 @@ def test_a_long_history_makes_the_judge_weigh_less():
     assert [round(scarcity(acts), 2) for acts in (0, 1, 3, 8)] == [1, 0.59, 0.42, 0.31]
     assert weights.of(1) == pytest.approx(0.1 + scarcity(1))
     assert weights.of(20) < weights.of(2)
+    assert Weights(always=-0.5, scarce=1.0).of(20) == 0 < Weights(always=-0.5, scarce=1.0).of(1)
 
 
 @pytest.mark.parametrize("told", [[1.0], [np.nan] * 7])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from endcap.app.config import Config, JudgeConfig
+from endcap.app.examples import asked_as, draw_of
 from endcap.app.finetune_data import length_name
 from endcap.app.fusion import Judged
 from endcap.app.parallel import in_order
@@ -38,7 +39,7 @@ HALVES = 2
 AT_ONCE = 1024
 SAMPLED = 64  # lists by which int8 is compared with torch
 LEAST = 20  # rankings that each half has to learn weights from
-L2, LEAST_RANKER = 0.1, 0.05
+L2, LEAST_RANKER = 1.0, 0.05
 Float64Array = NDArray[np.float64]
 
 
@@ -75,6 +76,20 @@ class Trial:
     @property
     def stays(self) -> bool:
         return self.gain.lo > 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """judged, trial: None where there is too little to try it on. notes: sentences."""
+
+    judged: Judged | None
+    trial: Trial | None
+    notes: tuple[str, ...]
+
+    @property
+    def kept(self) -> Judged | None:
+        """The judge, where it stays."""
+        return self.judged if self.trial is not None and self.trial.stays else None
 
 
 def check(run: Path) -> None:
@@ -114,12 +129,12 @@ def first_few(
         def ranked(piece: range, block: Sequence[tuple[str, Case]] = block) -> list[Top]:
             some = [block[place] for place in piece]
             where = half[[histories.users.position(case.user_id) for _, case in some]]
-            told: dict[int, Top] = {}
-            for number, pipeline in enumerate(pipelines):
-                mine = np.flatnonzero(where == number).tolist()
-                tops = _ranked(pipeline, histories, [some[place] for place in mine], config.judge.top)
-                told |= zip(mine, tops, strict=True)
-            return [told[place] for place in range(len(some))]
+            parts = ([some[place] for place in np.flatnonzero(where == number)] for number in range(HALVES))
+            return [
+                top
+                for pipeline, part in zip(pipelines, parts, strict=True)
+                for top in _ranked(pipeline, histories, part, config)
+            ]
 
         found += in_order(ranked, len(block), config.train.threads, lambda share: None)
         hits = np.flatnonzero([one.context is not None for one in found])
@@ -128,14 +143,21 @@ def first_few(
     return found
 
 
-def _ranked(pipeline: Pipeline, histories: Histories, cases: Sequence[tuple[str, Case]], top: int) -> list[Top]:
-    if not cases:
+def _ranked(pipeline: Pipeline, histories: Histories, cases: Sequence[tuple[str, Case]], config: Config) -> list[Top]:
+    """Of each case, and of some once more as if asked by an anonymous visitor, as the ranker's examples are."""
+    some = [
+        one
+        for task, case in cases
+        for one in asked_as(
+            question(task, case, histories, pipeline.table.ids), task, draw_of(task, case, config.train), config.train
+        )
+    ]
+    if not some:
         return []
-    some = [question(task, case, histories, pipeline.table.ids) for task, case in cases]
     ranked = pipeline.rank([(one.query, one.context) for one in some])
     for error in ranked[0].degraded.values():  # what answers then is not what is tried
         raise error
-    return [_top(one, found, top) for one, found in zip(some, ranked, strict=True)]
+    return [_top(one, found, config.judge.top) for one, found in zip(some, ranked, strict=True)]
 
 
 def _top(asked: Question, ranked: Ranked, top: int) -> Top:
@@ -159,8 +181,8 @@ def judge_by(
     half: NDArray[np.int64],
     config: Config,
     progress: Callable[[float], None],
-) -> tuple[Judged | None, list[str]]:
-    """The judge of a run, where it stays, and what was found, as sentences. stages: what `first_few` gave of each."""
+) -> Found:
+    """The judge of a run, tried on validation. stages: what `first_few` gave of each."""
     from endcap.models.judge_export import export_judge
 
     found = [one for part in stages for one in part]
@@ -169,14 +191,12 @@ def judge_by(
     readable = [(history, candidates) for history, candidates in lists if history and len(candidates) > 1]
     if len(readable) < HALVES * LEAST:
         why = f"only {len(readable)} validation queries have what was bought among the first {config.judge.top}"
-        return None, [f"The cross-encoder in {config.judge.model} stays out: {why}, and texts to read."]
+        return Found(None, None, (f"The cross-encoder in {config.judge.model} stays out: {why}, and texts to read.",))
     exported = export_judge(run, readable[:SAMPLED])
     look = SecondLook(exported.judge, texts, Weights(config.judge.top))
     trial = tried(found, listen(look, found, config.train.threads, progress), half, config.judge, config.train.seed)
     note = told(config.judge.model, trial)
-    if not trial.stays:
-        return None, [note]
-    return Judged(exported.judge, trial.weights), [f"{note} {exported.told}"]
+    return Found(Judged(exported.judge, trial.weights), trial, (f"{note} {exported.told}" if trial.stays else note,))
 
 
 class _Silent:

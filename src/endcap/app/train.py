@@ -178,12 +178,20 @@ class Training(Run):
 
     def judge(self, steps: Plan, taught: Taught, fusion: Fusion) -> Fusion:
         """The fusion with the cross-encoder that the settings name, where it helps."""
-        if not self.config.judge.model or taught.examples is None:
+        found = self.try_judge(steps, taught, fusion) if self.config.judge.model else None
+        if found is None:
             return fusion
+        self.notes += found.notes
+        return replace(fusion, judged=found.kept)
+
+    def try_judge(self, steps: Plan, taught: Taught, fusion: Fusion) -> judging.Found | None:
+        """What it is worth beside the ranker; None where there was nothing to teach a ranker either."""
+        if taught.examples is None:
+            return None
         stage = "try the cross-encoder"
         self.stage(stage)
         half = judging.halves(len(self.histories), self.config.train.seed)
-        judged, notes = judging.judge_by(
+        return judging.judge_by(
             self._run_to_judge(),
             self._tops(steps, taught, fusion, half),
             self.table.texts(),
@@ -191,8 +199,6 @@ class Training(Run):
             self.config,
             partial(self.share, stage, 0, 1),
         )
-        self.notes += notes
-        return replace(fusion, judged=judged)
 
     def _tops(
         self, steps: Plan, taught: Taught, fusion: Fusion, half: NDArray[np.int64]

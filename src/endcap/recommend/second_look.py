@@ -26,15 +26,16 @@ Float64Array = NDArray[np.float64]
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """Of the judge beside the ranker's score: always + scarce / (1 + log(1 + acts of the shopper)). top: how many of
-    the first candidates it is asked about."""
+    """Of the judge beside the ranker's score: always + scarce / (1 + log(1 + acts of the shopper)), and never below 0:
+    where it is worth nothing it is not heard, rather than contradicted. top: how many of the first candidates it is
+    asked about."""
 
     top: int = 10
     always: float = 0.0
     scarce: float = 0.0
 
     def of(self, acts: int) -> float:
-        return self.always + self.scarce * scarcity(acts)
+        return max(0.0, self.always + self.scarce * scarcity(acts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
