@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from endcap.app.config import JudgeConfig
+from endcap.app.finetune_data import examples_of
 from endcap.app.judging import Top, check, fit_weights, halves, listen, ndcg, told, tried
+from endcap.app.tasks import successes
 from endcap.core.errors import CallerError
+from endcap.data.split import split_by_time
+from endcap.models.finetune.config import FinetuneConfig
 from endcap.recommend.second_look import Heard, SecondLook, Weights
 from endcap.testing import a_context
 
@@ -109,6 +113,20 @@ def test_only_what_it_could_change_is_asked_of_it():
     heard = listen(SecondLook(Counting(), ["text"] * M, Weights()), found, 1, lambda share: None)
     assert [said is None for said in heard] == [False, True, False]
     assert len(asked) == 2
+
+
+def test_what_a_shop_gives_to_tune_on_is_older_than_what_the_judge_is_tried_on(shop):
+    bought = successes(shop.store.events())
+    split = split_by_time(bought, shop.config.train.shares)
+    told = examples_of(shop, FinetuneConfig.model_validate({"task": {"kind": "interest"}}))
+    parts = {name[0]: rows["ts_ms"] for name, rows in told.group_by("part")}
+    assert parts["train"].max() < split.validation_from_ms <= parts["valid"].min()
+    assert parts["valid"].max() < split.test_from_ms <= parts["test"].min()
+
+
+def test_a_part_may_be_left_empty(shop):
+    whole = FinetuneConfig.model_validate({"task": {"kind": "pairs"}, "split": {"shares": [0.8, 0.2, 0.0]}})
+    assert set(examples_of(shop, whole)["part"]) == {"train", "valid"}
 
 
 def test_a_folder_without_a_run_is_told_before_anything_else(tmp_path):
