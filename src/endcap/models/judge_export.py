@@ -31,6 +31,7 @@ from endcap.models.judge import LOGITS, READ_FROM, JudgeSettings, OnnxJudge, joi
 TASKS = ("interest", "ranking")
 TOLERANCE = 1e-3
 MIN_CORRELATION, MIN_AGREEMENT = 0.98, 0.9
+PRODUCTS = ["MatMul", "Gemm"]
 List = tuple[Sequence[str], Sequence[str]]
 
 
@@ -102,13 +103,14 @@ def load_cross(run: Path) -> Tuned:
 
 
 def quantised(graph: bytes) -> bytes:
-    """The graph with its matrices as int8 by channel, activations quantised as they come."""
+    """The graph with the matrices of its products as int8 by channel, activations quantised as they come. Embeddings
+    stay as they are: looking them up takes no time, and rounding them costs precision."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with TemporaryDirectory() as place, _without_advice():
         before, after = Path(place) / "float32.onnx", Path(place) / "int8.onnx"
         before.write_bytes(graph)
-        quantize_dynamic(before, after, weight_type=QuantType.QInt8, per_channel=True)
+        quantize_dynamic(before, after, op_types_to_quantize=PRODUCTS, weight_type=QuantType.QInt8, per_channel=True)
         return after.read_bytes()
 
 
