@@ -64,5 +64,9 @@ def test_two_processes_learn_what_one_does_and_resume(tmp_path: Path) -> None:
     assert _run(tmp_path / "two", interrupt_at=3, processes=2) == {}
     two = _run(tmp_path / "two", interrupt_at=0, processes=2)
     assert (one["resumed"], two["resumed"]) == (0, 2)
+    (tmp_path / "two" / "run-1.safetensors").unlink()  # killed before it had written what the first one had
+    anew = _run(tmp_path / "two", interrupt_at=0, processes=2)
+    assert anew["resumed"] == 0
     for name, values in one["weights"].items():
         np.testing.assert_allclose(two["weights"][name], values, atol=1e-5)
+        np.testing.assert_allclose(anew["weights"][name], values, atol=1e-5)

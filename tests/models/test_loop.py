@@ -166,6 +166,39 @@ def test_batches_added_up_are_one_large_batch() -> None:
     torch.testing.assert_close(ends[0], ends[1])
 
 
+def test_a_batch_in_pieces_is_the_batch() -> None:
+    """Of unequal length, weighed by it."""
+
+    class Whole(Line):
+        def loss(self, batch: Tensor) -> Tensor:
+            return (self.model(batch) - batch[:, :1]).square().mean()
+
+    def pieces(batch: Tensor) -> list[tuple[Tensor, float]]:
+        return [(batch[:20], 20 / 32), (batch[20:], 12 / 32)]
+
+    ends, losses = [], []
+    for named in ({}, {"pieces": pieces}):
+        model = _model().eval()
+        model.train = lambda mode=True, model=model: model  # without dropout, which is drawn for each piece
+        config = LoopConfig(optimiser="sgd", epochs=2, accumulate=2, warmup_share=0)
+        losses.append([record.loss for record in train(model, Whole(model), config, **named).epochs])
+        ends.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1])
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_weights_that_share_memory_are_kept_and_come_back(tmp_path: Path) -> None:
+    """As an embedding and the head that says what was hidden do."""
+    model = _model()
+    model[0].again = model[2]
+    config = LoopConfig(epochs=1)
+    train(model, Line(model), config, checkpoint=tmp_path / "run.safetensors")
+    other = _model()
+    other[0].again = other[2]
+    assert train(other, Line(other), config, checkpoint=tmp_path / "run.safetensors").resumed_after == 1
+    assert torch.equal(other[2].weight, model[2].weight)
+
+
 def test_frozen_weights_are_not_written(tmp_path: Path) -> None:
     model = _model()
     model[0].weight.requires_grad_(False)

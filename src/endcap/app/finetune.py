@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ from endcap.app.finetune_measure import Measures, measures_of
 from endcap.app.finetune_report import write_report
 from endcap.app.finetune_settings import as_toml
 from endcap.core.artifacts import replace_atomically
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, EndcapError
 from endcap.core.types import Float32Array
 from endcap.data import database
 from endcap.models import distributed
@@ -47,13 +48,15 @@ CHECKPOINT = "checkpoint"
 
 @dataclass(slots=True)
 class Run:
-    """folder: of the run. metrics: part ("valid", "test", "test: typos" ...) -> name -> value."""
+    """folder: of the run. metrics: part ("valid", "test", "test: typos" ...) -> name -> value. first: whether this
+    process measured and wrote the run; of several only one does, and the others' have no metrics."""
 
     folder: Path
     config: FinetuneConfig
     outcomes: list[Outcome]
     metrics: dict[str, dict[str, float]]
     facts: dict[str, Any] = field(default_factory=dict)
+    first: bool = True
 
 
 def finetune(
@@ -71,21 +74,36 @@ def finetune(
     end the run. CallerError where the folder holds another run; DataError where there is too little to learn from.
     """
     distributed.join()
+    try:
+        return _finetune(data, config, folder, tell, at_evaluation)
+    finally:
+        distributed.leave()
+
+
+def _finetune(
+    data: Path | pl.DataFrame,
+    config: FinetuneConfig,
+    folder: Path,
+    tell: Tell,
+    at_evaluation: Callable[[dict[str, float]], None],
+) -> Run:
+    first = distributed.rank() == 0
+    tell = tell if first else lambda *_: None
     tell("read the examples", 0.0)
     examples = read_examples(data, config) if isinstance(data, Path) else part_examples(data, config)
-    run_id = _run_id(examples, config)
-    _claim(folder, run_id)
     measures = measures_of(examples, config)
+    run_id = _run_id(examples, config)
+    _claim(folder, run_id, first)
     outcomes = []
-    with tracking(folder, config) as log:
+    with tracking(folder, config) if first else nullcontext(lambda step, figures: None) as log:
         for member in range(config.ensemble):
             ours = _member(config, member)
             outcomes.append(_tune_one(examples, ours, measures, folder, run_id, member, tell, log, at_evaluation))
-    metrics, predicted = _measured(outcomes, examples, measures, tell)
-    run = Run(folder, config, outcomes, metrics, _facts(data, examples, outcomes))
-    if distributed.rank() == 0:
+    distributed.leave()  # what follows is the first process's alone
+    run = Run(folder, config, outcomes, {}, _facts(data, examples, outcomes), first)
+    if first:
+        run.metrics, predicted = _measured(outcomes, examples, measures, tell)
         _write(run, examples, predicted, measures, run_id)
-    distributed.leave()
     return run
 
 
@@ -101,34 +119,31 @@ def _tune_one(
     at_evaluation: Callable[[dict[str, float]], None],
 ) -> Outcome:
     """One model of the ensemble; curves of the first are what a tracker shows."""
-    told = 0
+    step = 0
 
     def progress(at: Progress, task: TuneTask) -> None:
-        nonlocal told
+        nonlocal step
         best = "" if at.metric is None else f", best {config.metric} so far {abs(at.metric):.4f}"
         stage = f"tune{f' model {member + 1}' if config.ensemble > 1 else ''}, part {at.epoch} of {at.epochs}"
         tell(stage, at.step / max(1, at.steps), f"loss {at.loss:.3f}{best}")
-        step = (at.epoch - 1) * at.steps + at.step
+        step = max(step, task.before + at.step)
         if not member and (at.step % 10 == 0 or at.step == at.steps):
             log(step, {"train/loss": at.loss})
-        if len(task.metrics) > told:
-            told = len(task.metrics)
-            if not member:
-                log(step, {f"valid/{name}": value for name, value in task.metrics[-1].items()})
 
-    def measure(rows: pl.DataFrame, found: Float32Array) -> dict[str, float]:
-        metrics = measures.measure(rows, found)
+    def evaluated(number: int, metrics: dict[str, float]) -> None:
+        if not member:
+            log(step, {f"valid/{name}": value for name, value in metrics.items()})
         at_evaluation(metrics)
-        return metrics
 
     beside = f"{CHECKPOINT}-{member + 1}-{distributed.rank()}.safetensors"
     return tune(
         examples,
         config,
-        measure,
+        measures.measure,
         checkpoint=folder / beside,
         run_id=f"{run_id} {member} {distributed.processes()}",
         progress=progress,
+        evaluated=evaluated,
     )
 
 
@@ -181,7 +196,7 @@ def _write(run: Run, examples: Examples, predicted: Float32Array, measures: Meas
     if isinstance(first.net, BiModel):
         run.facts["encoder"] = first.export_encoder(folder / "encoder")
     replace_atomically(folder / "run.json", _pretty(run.facts | {"run_id": run_id}))
-    for checkpoint in folder.glob(f"{CHECKPOINT}-*.safetensors"):
+    for checkpoint in folder.glob(f"{CHECKPOINT}-*"):
         checkpoint.unlink()
 
 
@@ -203,22 +218,38 @@ def _facts(data: Path | pl.DataFrame, examples: Examples, outcomes: list[Outcome
         "learns": first.learns,
         "parameters": first.parameters,
         "labels": list(first.tuned.labels),
+        "notes": list(dict.fromkeys(note for outcome in outcomes for note in outcome.notes)),
     }
 
 
-def _claim(folder: Path, run_id: str) -> None:
-    """Make the folder ours, or find it ours already. A run that ended is never written over."""
+def _claim(folder: Path, run_id: str, first: bool) -> None:
+    """Make the folder ours, or find it ours already. A run that ended, or that can be gone on with, is never written
+    over. Of several processes the first does so, and the others end where it cannot."""
+    wrong: EndcapError | None = None
+    try:
+        if first:
+            _claim_alone(folder, run_id)
+    except EndcapError as error:
+        wrong = error
+    if distributed.any_of(wrong is not None):
+        raise wrong or CallerError("The first process cannot write into the folder.", where=str(folder))
+
+
+def _claim_alone(folder: Path, run_id: str) -> None:
     database.make_folder(folder)
     done, begun = folder / "run.json", folder / "run-id"
-    if done.exists() or (begun.exists() and begun.read_text("utf-8") != run_id):
+    if done.exists():
         raise CallerError(
-            "The folder holds a finished run."
-            if done.exists()
-            else "The folder holds a run of other data or settings.",
-            where=str(folder),
-            next_step="Name another folder after --run.",
+            "The folder holds a finished run.", where=str(folder), next_step="Name another folder after --run."
         )
-    if not begun.exists():
+    ours = begun.exists() and begun.read_text("utf-8") == run_id
+    if not ours and any(folder.glob(f"{CHECKPOINT}-*.safetensors")):
+        raise CallerError(
+            "The folder holds an interrupted run of other data or settings.",
+            where=str(folder),
+            next_step="Go on with those, or name another folder after --run.",
+        )
+    if not ours:
         replace_atomically(begun, run_id.encode())
         (folder / CURVES).unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import polars as pl
 
 from endcap.core.determinism import rng
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, DataError
 from endcap.core.types import Float32Array
 from endcap.evaluate import predictions
 from endcap.models.finetune.augment import Synonyms, drop_words, misspell
 from endcap.models.finetune.config import FinetuneConfig
-from endcap.models.finetune.examples import Examples
-from endcap.models.finetune.tasks import label_tensor
+from endcap.models.finetune.examples import Examples, group_codes
+from endcap.models.finetune.labels import label_tensor, labels_of
 from endcap.models.finetune.tuned import Tuned
 
 HARM = 0.15  # of a text's words
@@ -40,8 +41,9 @@ class Measures:
         names = frame["segment"].cast(pl.String).fill_null("none")
         for name in names.unique().sort():
             kept = (names == name).to_numpy()
-            if kept.sum() >= FEWEST and not self._one_sided(frame.filter(kept)):
-                found[f"segment: {name}"] = self.measure(frame.filter(kept), predicted[kept])
+            if kept.sum() >= FEWEST:
+                with suppress(DataError):
+                    found[f"segment: {name}"] = self.measure(frame.filter(kept), predicted[kept])
         return found
 
     def harmed(self, examples: Examples, tuned: Tuned) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -57,42 +59,50 @@ class Measures:
             "dropped words": lambda text, draw: drop_words(text, HARM, draw),
             "synonyms": lambda text, draw: synonyms.replace(text, HARM, draw),
         }
+        told = _knowing_anchors(examples.test) if self.config.task.kind == "pairs" else examples.test
         for name, way in ways.items():
             draw = rng(self.config.train.seed, f"harm {name}")
-            rows = examples.test[column].to_list()
+            rows = told[column].to_list()
             changed = [[way(t, draw) for t in row] if isinstance(row, list) else way(row, draw) for row in rows]
-            yield name, examples.test.with_columns(pl.Series(column, changed, dtype=examples.test.schema[column]))
-
-    def _one_sided(self, frame: pl.DataFrame) -> bool:
-        kind = self.config.task.kind
-        return kind in ("interest", "ranking") and frame["label"].n_unique() < 2
+            yield name, told.with_columns(pl.Series(column, changed, dtype=told.schema[column]))
 
 
 def measures_of(examples: Examples, config: FinetuneConfig) -> Measures:
-    """Raises CallerError where the metric that decides is not among the task's."""
-    labels: tuple[str, ...] = ()
-    if config.task.kind == "classification":
-        column = examples.train["label"].explode().drop_nulls() if config.task.several else examples.train["label"]
-        labels = tuple(sorted(column.unique().to_list()))
-    measure = _measure(config, labels)
-
-    def checked(frame: pl.DataFrame, predicted: Float32Array) -> dict[str, float]:
-        found = measure(frame, predicted)
+    """Raises, before anything is tuned, CallerError where the metric that decides is not among the task's, and
+    DataError where a held-out part cannot be measured."""
+    labels = labels_of(examples.train, config)
+    measures = Measures(config, labels, _measure(config, labels))
+    for name, frame in (("validation", examples.valid), ("test", examples.test)):
+        if not frame.height:
+            continue
+        try:
+            found = measures.measure(frame, _anything(frame, config, labels))
+        except DataError as error:
+            raise DataError(
+                error.what,
+                where=f"the {name} part",
+                next_step="Let other rows fall into it: `split`, or column `part`.",
+            ) from error
         if config.metric not in found:
             raise CallerError(
-                f"There is no metric {config.metric!r} for {config.task.kind}.",
+                f"There is no metric {config.metric!r} for {config.task.kind} on the {name} part.",
                 where="train.metric",
                 next_step=f"There are: {', '.join(found)}.",
             )
-        return found
+    return measures
 
-    return Measures(config, labels, checked)
+
+def _anything(frame: pl.DataFrame, config: FinetuneConfig, labels: tuple[str, ...]) -> Float32Array:
+    """Predictions of the task's shape, to see what can be measured."""
+    if config.task.kind == "classification":
+        return np.full((frame.height, len(labels)), 1 / len(labels), np.float32)
+    return np.full(frame.height, 1.0, np.float32)
 
 
 def _measure(config: FinetuneConfig, labels: tuple[str, ...]) -> Callable[[pl.DataFrame, Any], dict[str, float]]:
     match config.task.kind:
         case "classification" if config.task.several:
-            return lambda frame, found: predictions.labels(label_tensor(frame, labels, True).numpy(), found)
+            return lambda frame, found: _several(frame, found, labels)
         case "classification":
             place = {label: number for number, label in enumerate(labels)}
             # a label that training never saw is one more class, which nothing predicts
@@ -104,7 +114,7 @@ def _measure(config: FinetuneConfig, labels: tuple[str, ...]) -> Callable[[pl.Da
         case "interest":
             return _interest
         case "ranking":
-            return lambda frame, found: predictions.lists(frame["label"].to_numpy(), found, _groups(frame))
+            return lambda frame, found: predictions.lists(frame["label"].to_numpy(), found, group_codes(frame))
         case "pairs":
             return lambda frame, found: predictions.places(found)
         case "masked":
@@ -113,16 +123,29 @@ def _measure(config: FinetuneConfig, labels: tuple[str, ...]) -> Callable[[pl.Da
             return lambda frame, found: {"distance": float(np.mean(found))}
 
 
+def _knowing_anchors(frame: pl.DataFrame) -> pl.DataFrame:
+    """What an anchor said before it was harmed still is no candidate of it."""
+    known = pl.concat_list("anchor", "known") if "known" in frame.columns else pl.col("anchor")
+    return frame.with_columns(known=known)
+
+
+def _several(frame: pl.DataFrame, found: Float32Array, labels: tuple[str, ...]) -> dict[str, float]:
+    """Labels that training never saw are one more, which nothing predicts."""
+    truth = label_tensor(frame, labels, several=True).numpy()
+    strange = np.array([not set(given) <= set(labels) for given in frame["label"].to_list()])
+    if not strange.any():
+        return predictions.labels(truth, found)
+    return predictions.labels(np.column_stack([truth, strange]), _wide(found, len(labels) + 1))
+
+
 def _interest(frame: pl.DataFrame, found: Float32Array) -> dict[str, float]:
+    """With the measures of lists, where groups hold what was taken beside what was not."""
     truth = frame["label"].to_numpy()
     metrics = predictions.probabilities(truth, found)
     if "group" in frame.columns:
-        metrics |= predictions.lists(truth, found, _groups(frame))
+        with suppress(DataError):
+            metrics |= predictions.lists(truth, found, group_codes(frame))
     return metrics
-
-
-def _groups(frame: pl.DataFrame) -> np.ndarray:
-    return frame["group"].rank("dense").to_numpy()
 
 
 def _wide(found: Float32Array, outputs: int) -> Float32Array:

@@ -15,6 +15,8 @@ from endcap.core.types import Float32Array
 from endcap.evaluate.predictions import Reliability, reliability
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
 from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.heads import BiModel
+from endcap.models.finetune.methods import APART
 
 if TYPE_CHECKING:
     from endcap.app.finetune import Run
@@ -156,6 +158,12 @@ def _limits(run: Run, examples: Examples) -> list[str]:
     """What the run itself says against its model."""
     metric, found = run.config.metric, run.metrics
     lines = [f"- Texts are read up to {run.config.base.max_length} tokens."]
+    if run.config.method.kind in APART and isinstance(run.outcomes[0].tuned.net, BiModel):
+        lines.append(
+            f"- What {run.config.method.kind} learned cannot become part of the model's own weights, so there is no "
+            "`encoder/` to read a catalogue with; full, lora, adalora and ia3 write one."
+        )
+    lines += [f"- {note}" for note in run.facts["notes"]]
     if "test" in found:
         worst = _weakest({part: m for part, m in found.items() if part.startswith("test: ")}, metric, found["test"])
         lines += [

@@ -31,10 +31,10 @@ def checked(settings: Mapping[str, Any], changes: Mapping[str, Any], *, where: s
     whole: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
-        if section:
-            whole.setdefault(section, {})[name] = value
-        else:
+        if not section:
             whole[key] = value
+        elif isinstance(whole.setdefault(section, {}), dict):
+            whole[section][name] = value
     try:
         return FinetuneConfig.model_validate(whole)
     except ValidationError as error:

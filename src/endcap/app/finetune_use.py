@@ -17,7 +17,7 @@ from endcap.models.finetune.tuner import task_of
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """answer: a class or a candidate; for a rating, the number itself is the score."""
+    """answer: a class, labels apart by |, or a candidate; for a rating, the number itself is the score."""
 
     text: str
     answer: str
@@ -32,12 +32,8 @@ def answers(run: Path, texts: Sequence[str], candidates: Sequence[str]) -> list[
     first = members[0]
     match first.config.task.kind:
         case "classification":
-            found = _mean(members, pl.DataFrame({"text": list(texts), "label": [first.labels[0]] * len(texts)}))
-            best = found.argmax(1)
-            return [
-                Answer(text, first.labels[place], float(found[row, place]))
-                for row, (text, place) in enumerate(zip(texts, best, strict=True))
-            ]
+            found = _mean(members, pl.DataFrame({"text": list(texts), "label": _first_label(first, len(texts))}))
+            return [_classified(first, text, row) for text, row in zip(texts, found, strict=True)]
         case "rating":
             found = _mean(members, pl.DataFrame({"text": list(texts), "rating": [0.0] * len(texts)}))
             return [Answer(text, "", float(score)) for text, score in zip(texts, found, strict=True)]
@@ -45,6 +41,20 @@ def answers(run: Path, texts: Sequence[str], candidates: Sequence[str]) -> list[
             return _ordered(members, texts, candidates)
         case kind:
             raise CallerError(f"A model tuned for {kind} answers no questions.", where=str(run))
+
+
+def _classified(tuned: Tuned, text: str, probabilities: Float32Array) -> Answer:
+    """The class, or the labels from a half on, apart by |, as in the data; the score is of the likeliest."""
+    best = int(probabilities.argmax())
+    if not tuned.config.task.several:
+        return Answer(text, tuned.labels[best], float(probabilities[best]))
+    given = [label for label, probability in zip(tuned.labels, probabilities, strict=True) if probability >= 0.5]
+    return Answer(text, "|".join(given), float(probabilities[best]))
+
+
+def _first_label(tuned: Tuned, count: int) -> list[str] | list[list[str]]:
+    """A label for each text, which the answer does not depend on."""
+    return [[tuned.labels[0]]] * count if tuned.config.task.several else [tuned.labels[0]] * count
 
 
 def _ordered(members: list[Tuned], texts: Sequence[str], candidates: Sequence[str]) -> list[Answer]:

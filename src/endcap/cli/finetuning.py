@@ -53,6 +53,8 @@ def finetune(
     examples = examples_from(data, shop, chosen)
     with progress() as tell:
         done = tune(examples, chosen, run, tell=tell)
+    if not done.first:
+        return
     if as_json:
         print_json({"run": str(run.resolve()), "metrics": done.metrics, **done.facts})
     else:
@@ -105,6 +107,8 @@ def print_run(done: Run) -> None:
         f"{done.facts['learns']:,} of {done.facts['parameters']:,} parameters learned, {done.facts['seconds']:,.0f} s.",
         soft_wrap=True,
     )
+    for note in done.facts["notes"]:
+        stdout().print(note, soft_wrap=True, markup=False)
     refused = done.facts["rows"]["refused"]
     if refused:
         stdout().print(f"{refused:,} rows were left out: {done.folder / 'refused.jsonl'}", soft_wrap=True)

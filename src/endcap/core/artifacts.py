@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -198,8 +198,13 @@ class ReleaseStore:
 
 def replace_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers, and a restart after a crash, see the old content or the new, never a part."""
+    write_atomically(path, lambda beside: beside.write_bytes(content))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """As `replace_atomically`, where what writes wants a path: one beside, which then takes the place of `path`."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_bytes(content)
+    write(beside)
     flush(beside)
     beside.replace(path)
     flush(path.parent)

@@ -62,12 +62,12 @@ def _tried(run: Callable[[Sequence[Row]], Found], batch: Sequence[Row]) -> tuple
     try:
         return (run(batch),)
     except Exception as error:  # onnxruntime's are of classes of its own
-        if not _of_memory(error):
+        if not of_memory(error):
             raise
         return None
 
 
-def _of_memory(error: Exception) -> bool:
+def of_memory(error: Exception) -> bool:
     """torch's own error of a GPU is a RuntimeError of this name; that of a CPU can only be told by what it says."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(said in str(error).lower() for said in SAID)

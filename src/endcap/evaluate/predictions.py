@@ -65,12 +65,16 @@ def classes(truth: Array, probabilities: Array) -> dict[str, float]:
 
 
 def labels(truth: Array, probabilities: Array) -> dict[str, float]:
-    """Any of k labels. truth: bool [n, k]. probabilities: [n, k], a label counts as given from a half on."""
-    sk, guess = _metrics(truth), probabilities >= 0.5
-    found = {"accuracy": float((guess == truth.astype(bool)).all(1).mean())}
-    for average in ("macro", "micro"):
-        scores = sk.precision_recall_fscore_support(truth, guess, average=average, zero_division=0)
-        found |= {f"{name}_{average}": float(value) for name, value in zip(PRF, scores, strict=False)}
+    """Any of k labels. truth: bool [n, k]. probabilities: [n, k], a label counts as given from a half on. Macro
+    averages are over the labels that are there or are predicted."""
+    sk, guess, truth = _metrics(truth), probabilities >= 0.5, truth.astype(bool)
+    found = {"accuracy": float((guess == truth).all(1).mean())}
+    hits, guessed, there = (truth & guess).sum(0), guess.sum(0), truth.sum(0)
+    seen = guessed + there > 0
+    each = [_prf(*counts) for counts in zip(hits[seen], guessed[seen], there[seen], strict=True)]
+    macro = np.mean(each, axis=0) if each else np.zeros(3)
+    for average, scores in (("macro", macro), ("micro", _prf(hits.sum(), guessed.sum(), there.sum()))):
+        found |= {f"{name}_{average}": float(value) for name, value in zip(PRF, scores, strict=True)}
     told = [k for k in range(truth.shape[1]) if 0 < truth[:, k].sum() < len(truth)]
     if told:
         found["auc"] = float(np.mean([sk.roc_auc_score(truth[:, k], probabilities[:, k]) for k in told]))
@@ -110,19 +114,36 @@ def numbers(truth: Array, guess: Array) -> dict[str, float]:
 
 
 def lists(truth: Array, scores: Array, groups: Array) -> dict[str, float]:
-    """Mean over lists. truth: relevance [n]. groups: int [n]. A list without relevance is left out; equal scores share
-    their places, as if in any order."""
-    sk, ndcg, first = _metrics(truth), [], []
-    for group in np.unique(groups):
-        rows = groups == group
-        if truth[rows].max() > 0 and rows.sum() > 1:
-            ndcg.append(sk.ndcg_score(truth[rows][None], scores[rows][None], k=10))
-            best = scores[rows][truth[rows] > 0].max()
-            ahead = ((scores[rows] > best).sum() + (scores[rows] >= best).sum() + 1) / 2
-            first.append(1 / ahead)
-    if not ndcg:
+    """Mean over lists. truth: relevance [n], 0 or more. groups: int [n]. Lists of one, and those without relevance, are
+    left out. Equal scores share their places, as if in any order (McSherry & Najork 2008)."""
+    _, groups = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(groups)
+    ideal = _gains(truth, truth, groups)
+    told = (ideal > 0) & (sizes > 1)
+    if not told.any():
         raise DataError("No list has both a relevant candidate and another.", where="group")
-    return {"ndcg@10": float(np.mean(ndcg)), "mrr": float(np.mean(first))}
+    best = np.full(len(sizes), -np.inf)
+    relevant = truth > 0
+    np.maximum.at(best, groups[relevant], scores[relevant])
+    above = np.bincount(groups, scores > best[groups], len(sizes))
+    level = np.bincount(groups, scores == best[groups], len(sizes))
+    return {
+        "ndcg@10": float((_gains(truth, scores, groups)[told] / ideal[told]).mean()),
+        "mrr": float((1 / (above + (level + 1) / 2))[told].mean()),
+    }
+
+
+def _gains(truth: Array, scores: Array, groups: Array) -> Array:
+    """Discounted gain of each list's first ten by score: [lists]. groups: numbers of the lists, from 0."""
+    order = np.lexsort((-scores, groups))
+    truth, scores, groups = truth[order], scores[order], groups[order]
+    place = np.arange(len(groups)) - np.searchsorted(groups, groups)
+    discount = np.where(place < 10, 1 / np.log2(place + 2), 0)
+    starts = np.flatnonzero((np.diff(groups, prepend=-1) != 0) | (np.diff(scores, prepend=np.nan) != 0))
+    size = np.diff(starts, append=len(groups))
+    shared = np.add.reduceat(truth, starts) * np.add.reduceat(discount, starts) / size
+    gains: Array = np.bincount(groups[starts], shared)
+    return gains
 
 
 def places(ranks: Array, at: Sequence[int] = (1, 10)) -> dict[str, float]:
@@ -135,6 +156,11 @@ def places(ranks: Array, at: Sequence[int] = (1, 10)) -> dict[str, float]:
 
 
 PRF = ("precision", "recall", "f1")
+
+
+def _prf(hits: int, guessed: int, there: int) -> tuple[float, float, float]:
+    """Precision, recall and F1, 0 where there is nothing to divide by."""
+    return hits / max(1, guessed), hits / max(1, there), 2 * hits / max(1, guessed + there)
 
 
 def _metrics(truth: Array) -> Any:

@@ -6,6 +6,7 @@ are JSON in the file's header; there is no pickle, and no generator state is nee
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from endcap.core.artifacts import replace_atomically
+from endcap.core.artifacts import write_atomically
 from endcap.core.errors import ArtifactError
 
 FORMAT = "2"
@@ -60,9 +61,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     for number, state in checkpoint.optimiser.items():
         tensors |= {f"{OPTIMISER}{number}/{name}": tensor for name, tensor in state.items()}
     header = {"format": FORMAT, "trace": msgspec.json.encode(checkpoint.trace).decode()}
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_atomically(path, safetensors.torch.save(contiguous, header))
+    # to the file itself: as bytes in memory they would take what training needs
+    write_atomically(path, lambda beside: safetensors.torch.save_file(_apart(tensors), beside, header))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -89,6 +90,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         number, state = name.split("/", 1)
         optimiser.setdefault(int(number), {})[state] = tensor
     return Checkpoint(trace, _under(tensors, WEIGHTS), _under(tensors, BEST), _under(tensors, MEAN), optimiser)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous, and copied where two share memory, as an embedding and a language model's head do."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in tensors.items():
+        found = tensor.detach().contiguous()
+        place = found.untyped_storage().data_ptr()
+        out[name] = found.clone() if place in seen else found
+        seen.add(place)
+    return out
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,11 +18,11 @@ from torch.distributed.tensor import DTensor
 
 
 def join() -> None:
-    """Meet the other processes, if `torchrun` started several: NCCL between GPUs, else gloo."""
+    """Meet the other processes, if `torchrun` started several: by NCCL between GPUs, by gloo for what CPUs hold."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
 def leave() -> None:
@@ -55,15 +55,29 @@ def any_of(flag: bool) -> bool:
     return bool(told.item())
 
 
+def same(number: int) -> bool:
+    """Whether it is the same number in every process."""
+    if processes() == 1:
+        return True
+    told = torch.tensor([number, -number])
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told[0] == -told[1])
+
+
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """What training may change: the state dict without frozen parameters."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
+def held(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """This process's shards, themselves."""
+    return {name: local(tensor).detach() for name, tensor in weights.items()}
+
+
 def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """This process's shards."""
-    return {name: local(tensor).detach().clone() for name, tensor in weights.items()}
+    """This process's shards, as they are now."""
+    return {name: tensor.clone() for name, tensor in held(weights).items()}
 
 
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ from endcap.core.errors import ServiceError
 from endcap.encoders.precision import native_bfloat16
 from endcap.models.checkpoint import Checkpoint, EpochRecord, Trace, read_checkpoint, write_checkpoint
 from endcap.models.config import LoopConfig
-from endcap.models.distributed import any_of, copy_of, like, local, put, rank, trained
+from endcap.models.distributed import any_of, copy_of, held, like, local, put, rank, same, trained
 from endcap.models.optimisers import make_optimiser, set_rate
 
 B = TypeVar("B")
@@ -102,21 +102,24 @@ def train(
     gradients: Backward = plain,
     scale: Callable[[str], float] = lambda _: 1.0,
     after_step: Callable[[int], None] = lambda _: None,
+    pieces: Callable[[B], Sequence[tuple[B, float]]] = lambda batch: ((batch, 1.0),),
 ) -> Report:
     """Train in place; on return the model holds the weights of the best epoch (the last, without a metric).
 
     checkpoint: a file written after every epoch, and continued from if it is there and carries the same `run_id`
     (which should name the data and the settings). scale: see `make_optimiser`. after_step: called with the number of
-    steps taken, while the gradients are there. Raises ServiceError if the loss stops being a number.
+    steps taken, while the gradients are there. pieces: of a batch, with their weights in its loss, where it is too much
+    at once. Raises ServiceError if the loss stops being a number.
     """
-    run = _Run(model, task, config, progress, gradients, scale, after_step)
-    resumed_after, stale = 0, False
-    if checkpoint is not None and checkpoint.exists():
-        saved = read_checkpoint(checkpoint)
-        stale = saved.trace.run_id != run_id
-        if not stale:
-            run.restore(saved)
-            resumed_after = len(saved.trace.epochs)
+    run = _Run(model, task, config, progress, gradients, scale, after_step, pieces)
+    saved = read_checkpoint(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+    resumed_after = len(saved.trace.epochs) if saved is not None and saved.trace.run_id == run_id else 0
+    if not same(resumed_after):  # some processes were killed before they had written what others had
+        resumed_after = 0
+    stale = saved is not None and not resumed_after
+    if saved is not None and resumed_after:
+        run.restore(saved)
+    del saved
     while (stopped := run.stop_reason()) is None:
         run.epoch()
         if checkpoint is not None:
@@ -162,9 +165,10 @@ class _Run(Generic[B]):
         gradients: Backward,
         scale: Callable[[str], float],
         after_step: Callable[[int], None],
+        pieces: Callable[[B], Sequence[tuple[B, float]]],
     ) -> None:
         self.model, self.task, self.config, self.progress, self.gradients = model, task, config, progress, gradients
-        self.after_step = after_step
+        self.after_step, self.pieces = after_step, pieces
         self.optimiser = make_optimiser(model, config, scale)
         self.device = next(model.parameters()).device.type
         self.dtype = product_type(config)
@@ -206,11 +210,12 @@ class _Run(Generic[B]):
             put(self.model, latest)
 
     def snapshot(self, run_id: str) -> Checkpoint:
+        """To be written at once: it holds the weights and the optimiser's state themselves, not copies."""
         trace = Trace(
             run_id, tuple(self.records), self.best_epoch, self.elapsed_s(), self.updates, self.scaler.get_scale()
         )
-        state = {number: copy_of(entries) for number, entries in self.optimiser.state_dict()["state"].items()}
-        return Checkpoint(trace, copy_of(trained(self.model)), self.best_weights, self.mean_weights, state)
+        state = {number: held(entries) for number, entries in self.optimiser.state_dict()["state"].items()}
+        return Checkpoint(trace, held(trained(self.model)), self.best_weights, self.mean_weights, state)
 
     def restore(self, saved: Checkpoint) -> None:
         put(self.model, saved.weights)
@@ -250,11 +255,13 @@ class _Run(Generic[B]):
         """One change of the weights from the batches of a group; the sum of their losses."""
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for batch in group:
-            total += self.gradients(
-                lambda batch=batch: self._loss(batch),  # type: ignore[misc]
-                lambda loss: self.scaler.scale(loss / len(group)).backward(),  # type: ignore[no-untyped-call]
-            ).item()
+        for piece, share in [found for batch in group for found in self.pieces(batch)]:
+            weight = share / len(group)
+            loss = self.gradients(
+                lambda piece=piece: self._loss(piece),  # type: ignore[misc]
+                lambda loss, weight=weight: self.scaler.scale(loss * weight).backward(),  # type: ignore[misc]
+            )
+            total += share * loss.item()
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.scaler.step(self.optimiser)

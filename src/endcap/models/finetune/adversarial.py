@@ -28,14 +28,16 @@ class Adversary:
         self.radius, self.steps = config.radius, config.steps if config.kind == "pgd" else 1
         self._outputs: list[Tensor] = []
         self._changes: list[Tensor] = []
+        self._lengths: list[Tensor] = []
         self._calls = 0
         embedding.register_forward_hook(self._hook)
 
     def __call__(self, loss: Loss, backward: Backward) -> Tensor:
         self._changes, self._calls, self._outputs = [], 0, []
+        state = torch.get_rng_state()
         found = loss()
         backward(found)
-        state = torch.get_rng_state()
+        self._lengths = [output.detach().norm(dim=-1, keepdim=True) for output in self._outputs]
         for step in range(self.steps):
             self._changes = self._moved()
             self._calls, self._outputs = 0, []
@@ -47,7 +49,7 @@ class Adversary:
                     output.grad = grad
             else:
                 backward(worse)
-        self._outputs, self._changes = [], []
+        self._outputs, self._changes, self._lengths = [], [], []
         return found.detach()
 
     def _moved(self) -> list[Tensor]:
@@ -55,9 +57,8 @@ class Adversary:
         pace = self.radius if self.steps == 1 else 1.5 * self.radius / self.steps
         changes = self._changes or [torch.zeros_like(output) for output in self._outputs]
         moved = []
-        for change, output in zip(changes, self._outputs, strict=True):
+        for change, output, length in zip(changes, self._outputs, self._lengths, strict=True):
             grad = torch.zeros_like(output) if output.grad is None else output.grad
-            length = output.detach().norm(dim=-1, keepdim=True)
             step = pace * length * grad / grad.norm(dim=-1, keepdim=True).clamp_min(1e-12)
             further = change + step
             most = self.radius * length

@@ -41,7 +41,9 @@ class TaskConfig(Section):
     decay: float = Field(
         default=0.5, gt=0, le=1, description="weight of a history's text beside the one after it, where texts are lists"
     )
-    hard_negatives: int = Field(default=0, ge=0, description="of pairs: mined for each, beside those of the batch")
+    hard_negatives: int = Field(
+        default=0, ge=0, description="of pairs: mined for each row, anew after each evaluation, beside the batch's"
+    )
     mask_share: float = Field(default=0.15, gt=0, lt=1, description="of masked: tokens that are hidden")
 
 

@@ -60,16 +60,17 @@ class Examples:
 
 def read_examples(path: Path, config: FinetuneConfig) -> Examples:
     """From CSV, JSON lines or Parquet. Raises CallerError or DataError where nothing can be learned from the file."""
-    if path.suffix not in READERS:
+    ending = path.suffix.lower()
+    if ending not in READERS:
         raise CallerError(
-            f"{path.suffix or 'No ending'} is no kind of table.",
+            f"{ending or 'No ending'} is no kind of table.",
             where=str(path),
             next_step="Bring .csv, .jsonl or .parquet.",
         )
     if not path.is_file():
         raise CallerError("There is no such file.", where=str(path))
     try:
-        frame = READERS[path.suffix](path)
+        frame = READERS[ending](path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"The table cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
     return part_examples(frame, config, where=str(path))
@@ -78,8 +79,16 @@ def read_examples(path: Path, config: FinetuneConfig) -> Examples:
 def part_examples(frame: pl.DataFrame, config: FinetuneConfig, *, where: str = "the examples") -> Examples:
     """As `read_examples`, from a table at hand."""
     named = _named(frame, config, where).with_row_index("row", offset=1)
-    checked = _checked(named, config.task)
-    refused = checked.filter(pl.col("reason") != "")
+    try:
+        checked = _checked(named, config.task)
+    except pl.exceptions.PolarsError as error:
+        kinds = ", ".join(f"{name}: {kind}" for name, kind in named.drop("row").schema.items())
+        raise DataError(
+            f"A column is of a kind that cannot be read ({kinds}).",
+            where=where,
+            next_step="Bring texts as texts and numbers as numbers.",
+        ) from error
+    refused = named.with_columns(checked["reason"]).filter(pl.col("reason") != "")
     sound = checked.filter(pl.col("reason") == "").drop("reason")
     if sound.height < FEWEST:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in refused["reason"].value_counts().rows())
@@ -90,17 +99,56 @@ def part_examples(frame: pl.DataFrame, config: FinetuneConfig, *, where: str = "
         )
     parts = _parts(sound, config)
     train, valid, test = (sound.filter(pl.Series(parts == part)) for part in range(3))
+    _learnable(train, config.task, where)
+    return Examples(train, valid, test, refused)
+
+
+def group_codes(frame: pl.DataFrame) -> np.ndarray:
+    """int64 [n], the number of each row's `group`, from 0; a row of no group is one of its own."""
+    if "group" not in frame.columns:
+        return np.arange(frame.height)
+    codes = frame["group"].rank("dense").cast(pl.Int64)
+    alone = codes.is_null().to_numpy()
+    out = codes.fill_null(0).to_numpy() - 1
+    out[alone] = np.arange(alone.sum()) + out.max(initial=-1) + 1
+    return out
+
+
+def _learnable(train: pl.DataFrame, task: TaskConfig, where: str) -> None:
+    """Raises DataError where the training part leaves nothing to be told apart."""
     if not train.height:
         raise DataError(
             "No row falls into the training part.", where=where, next_step="Check `part` or `split.shares`."
         )
-    return Examples(train, valid, test, refused)
+    if task.kind in ("classification", "interest", "ranking"):
+        labels = train["label"].explode().drop_nulls() if task.several else train["label"]
+        fewest = 1 if task.several else 2
+        if labels.n_unique() < fewest:
+            raise DataError(
+                "All labels of the training part are the same." if labels.len() else "The training part has no label.",
+                where=where,
+                next_step="Bring rows of other labels.",
+            )
 
 
 def _named(frame: pl.DataFrame, config: FinetuneConfig, where: str) -> pl.DataFrame:
     """The task's columns under our names, and no others."""
-    renamed = frame.rename({theirs: ours for ours, theirs in config.columns.items() if theirs in frame.columns})
     needed = NEEDED[config.task.kind]
+    for ours, theirs in config.columns.items():
+        if ours not in (*needed, *OPTIONAL):
+            raise CallerError(
+                f"{config.task.kind} has no column {ours!r}.",
+                where="columns",
+                next_step=f"There are: {', '.join(dict.fromkeys([*needed, *OPTIONAL]))}.",
+            )
+        if theirs not in frame.columns:
+            raise CallerError(
+                f"The table has no column {theirs!r}; it has {', '.join(frame.columns)}.", where=f"columns.{ours}"
+            )
+    renamed = frame.select(
+        *(pl.col(name) for name in frame.columns if name not in config.columns and name not in config.columns.values()),
+        *(pl.col(theirs).alias(ours) for ours, theirs in config.columns.items()),
+    )
     if missing := [name for name in needed if name not in renamed.columns]:
         raise DataError(
             f"The table lacks {', '.join(missing)}; it has {', '.join(frame.columns)}.",
@@ -132,16 +180,23 @@ def _checked(frame: pl.DataFrame, task: TaskConfig) -> pl.DataFrame:
                 .then(pl.lit("label is neither 0 nor 1"))
                 .otherwise(reason)
             )
+        if task.kind == "ranking":
+            reason = pl.when(pl.col(name) < 0).then(pl.lit("label is below 0")).otherwise(reason)
+    if task.kind == "ranking":
+        reason = pl.when(pl.col("group").is_null()).then(pl.lit("no group")).otherwise(reason)
     if task.kind == "classification":
         typed = typed.with_columns(
-            _as_list(typed.schema["label"], "label") if task.several else pl.col("label").cast(pl.String)
+            _as_list(typed.schema["label"], "label")
+            if task.several
+            else pl.col("label").cast(pl.String).str.strip_chars()
         )
         if not task.several:
             reason = pl.when(pl.col("label").fill_null("") == "").then(pl.lit("no label")).otherwise(reason)
     if "ts_ms" in had:
         typed = typed.with_columns(pl.col("ts_ms").cast(pl.Int64, strict=False))
         reason = pl.when(pl.col("ts_ms").is_null()).then(pl.lit("ts_ms is no number")).otherwise(reason)
-    if "part" in frame.columns:
+    if "part" in had:
+        typed = typed.with_columns(pl.col("part").cast(pl.String))
         reason = (
             pl.when(~pl.col("part").is_in(PARTS).fill_null(False))
             .then(pl.lit("part is not train, valid or test"))
@@ -172,7 +227,7 @@ def _parts(frame: pl.DataFrame, config: FinetuneConfig) -> np.ndarray:
         return _by_time(frame, split)
     draw = rng(config.train.seed, "finetune split")
     if "group" in frame.columns:
-        codes = frame["group"].rank("dense").to_numpy() - 1
+        codes = group_codes(frame)
         parts: np.ndarray = _shared_out(draw.permutation(int(codes.max()) + 1), split)[codes]
         return parts
     if split.by == "random" or config.task.kind != "classification" or config.task.several:
@@ -186,11 +241,18 @@ def _parts(frame: pl.DataFrame, config: FinetuneConfig) -> np.ndarray:
 
 
 def _by_time(frame: pl.DataFrame, split: SplitConfig) -> np.ndarray:
+    """Rows in the order of time, a group where its last row is: nothing is learned from what came after."""
     if "ts_ms" not in frame.columns:
         raise CallerError(
             "A split by time needs a column ts_ms.", where="split.by", next_step='Bring it, or choose "stratified".'
         )
-    return _shared_out(frame["ts_ms"].rank("ordinal").to_numpy().astype(np.int64) - 1, split)
+    codes = group_codes(frame)
+    last = np.full(int(codes.max()) + 1, np.iinfo(np.int64).min)
+    np.maximum.at(last, codes, frame["ts_ms"].to_numpy())
+    order = np.empty(len(last), dtype=np.int64)
+    order[np.argsort(last, kind="stable")] = np.arange(len(last))
+    parts: np.ndarray = _shared_out(order, split)[codes]
+    return parts
 
 
 def _shared_out(order: np.ndarray, split: SplitConfig) -> np.ndarray:

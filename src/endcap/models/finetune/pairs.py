@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from endcap.core.determinism import rng
-from endcap.core.types import Float32Array
+from endcap.core.types import Float32Array, Int64Array
 from endcap.models.finetune import losses
 from endcap.models.finetune.heads import Bags, BiModel, product
 from endcap.models.finetune.tasks import Rows, TuneTask
@@ -22,6 +22,7 @@ from endcap.models.finetune.tasks import Rows, TuneTask
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
 FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
 ENCODED_AT_ONCE = 512
+SAME = 1e-6  # cosines no further apart are equal
 
 
 class Pairs(TuneTask):
@@ -34,12 +35,12 @@ class Pairs(TuneTask):
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self.keeps_groups = "group" in self.train.columns  # their texts are read once for many rows
         self._mined: list[list[str]] = []
-        self._mined_in = -1
 
     def batches(self, epoch: int) -> list[Rows]:
+        """Negatives are mined anew for each evaluation, so that a run which goes on after one mines the same."""
         found = super().batches(epoch)
-        if self.config.task.hard_negatives and self._mined_in != self._epoch:
-            self._mined, self._mined_in = self._mine(), self._epoch
+        if self.config.task.hard_negatives:
+            self._mined = self._mine()
         return found
 
     def _texts(self, frame: pl.DataFrame) -> pl.Series:
@@ -61,20 +62,22 @@ class Pairs(TuneTask):
         return losses.contrast(scores, right, self._ignored(part, place).to(scores.device))
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """The place, from 1, of each row's candidate among the frame's distinct candidates, its anchor's other known
-        texts left out; equal ones count as before it: [n]."""
-        texts = list(dict.fromkeys(frame["candidate"].to_list()))[:POOLED]
-        texts = list(dict.fromkeys(texts + frame["candidate"].to_list()))
+        """The place, from 1, of each row's candidate among the frame's distinct candidates, POOLED of them at most, its
+        anchor's other known texts left out; equal ones count as before it: [n]."""
+        texts = list(dict.fromkeys(frame["candidate"].to_list()))
         place = {text: number for number, text in enumerate(texts)}
+        pool = {text: number for number, text in enumerate(texts[:POOLED])}
         vectors, ranks = self._encode(texts), np.empty(frame.height, np.float32)
         row = 0
         for part in frame.iter_slices(ENCODED_AT_ONCE):
-            scores = self._anchors(part) @ vectors.T
-            right = np.array([place[text] for text in part["candidate"]])
-            mine = scores[np.arange(part.height), right]
-            scores[self._ignored(part, place).numpy()] = -np.inf
-            scores[np.arange(part.height), right] = mine
-            ranks[row : row + part.height] = (scores >= mine[:, None]).sum(1)
+            anchors, right = self._anchors(part), np.array([place[text] for text in part["candidate"]])
+            scores = anchors @ vectors[: len(pool)].T
+            mine = (anchors * vectors[right]).sum(1)
+            scores[self._ignored(part, pool).numpy()] = -np.inf
+            inside = right < len(pool)
+            scores[inside, right[inside]] = -np.inf
+            # two ways of adding up a product differ in its last digits
+            ranks[row : row + part.height] = 1 + (scores >= mine[:, None] - SAME).sum(1)
             row += part.height
         return ranks
 
@@ -88,7 +91,7 @@ class Pairs(TuneTask):
 
     def _mine(self) -> list[list[str]]:
         """For each training row, so many near candidates that are not its own, by the model as it is."""
-        draw = rng(self.config.train.seed, f"mine {self._epoch}")
+        draw = rng(self.config.train.seed, f"mine {self.epoch}")
         texts = list(dict.fromkeys(self.train["candidate"].to_list()))
         texts = [texts[place] for place in sorted(draw.permutation(len(texts))[:POOLED])]
         place = {text: number for number, text in enumerate(texts)}
@@ -100,7 +103,7 @@ class Pairs(TuneTask):
             for row, text in enumerate(part["candidate"]):
                 if text in place:
                     scores[row, place[text]] = -np.inf
-            near = np.argsort(-scores, axis=1)[:, first:last]
+            near = _nearest(scores, last)[:, first:]
             for choice, values in zip(near, np.take_along_axis(scores, near, 1), strict=True):
                 sound = choice[np.isfinite(values)]
                 mined.append([texts[at] for at in draw.permutation(sound)[: self.config.task.hard_negatives]])
@@ -112,12 +115,16 @@ class Pairs(TuneTask):
 
     def _encode(self, texts: list[str]) -> Float32Array:
         """[c, d], of unit length, by the model in evaluation."""
-        training = self.net.training
+        training, size = self.net.training, max(1, ENCODED_AT_ONCE // self.parts)
         self.net.eval()
-        with torch.inference_mode():
-            parts = [
-                self.net(texts[start : start + ENCODED_AT_ONCE]).texts.cpu()
-                for start in range(0, len(texts), ENCODED_AT_ONCE)
-            ]
+        with torch.no_grad():  # not inference mode: what shards a model keeps for training is made at its first use
+            parts = [self.net(texts[start : start + size]).texts.float().cpu() for start in range(0, len(texts), size)]
         self.net.train(training)
         return torch.cat(parts).numpy()
+
+
+def _nearest(scores: Float32Array, count: int) -> Int64Array:
+    """[b, count]: the columns of each row's highest scores, best first."""
+    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, 1)

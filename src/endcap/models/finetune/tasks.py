@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
 
+from endcap.core.artifacts import replace_atomically
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array
 from endcap.models import distributed
 from endcap.models.finetune import losses
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
+from endcap.models.finetune.examples import group_codes
 from endcap.models.finetune.heads import Bags, BiModel, CrossModel
+from endcap.models.finetune.labels import class_weights, label_tensor
 from endcap.models.finetune.masked import MaskedModel
 from endcap.models.judge import JOINED, joined
 
@@ -36,7 +41,8 @@ class TuneTask(ABC):
     """Rows of a table and a model over them. measure: (rows, what was predicted for them) -> metrics by name."""
 
     sorted_by_length = True
-    keeps_groups = False
+    keeps_groups = False  # rows of a group follow each other
+    whole_groups = False  # and are never parted by the end of a batch, nor among processes
 
     def __init__(
         self,
@@ -49,11 +55,16 @@ class TuneTask(ABC):
     ) -> None:
         self.net, self.config, self.train, self.valid, self.measure = model, config, train, valid, measure
         self.augmenter = augmenter
-        self.metrics: list[dict[str, float]] = []
+        self.evaluations: dict[int, dict[str, float]] = {}  # by the epoch of the loop, from 0
+        self.evaluated: Callable[[int, dict[str, float]], None] = lambda number, metrics: None
+        self._memory: tuple[Path, str] | None = None
         self.penalty: Callable[[], Tensor | float] = lambda: 0.0
-        self._epoch = 0
+        self.parts = 1  # in which a batch is read, where memory does not suffice for all of it
+        self.epoch = 0  # of the loop
+        self.before = 0  # batches that the run has read before this epoch
+        self._pass = 0  # over the training part
         self._lengths = self._texts(train).str.len_chars().to_numpy()
-        self.groups = _codes(train)
+        self.groups = group_codes(train)
 
     # -- what a task says of itself
 
@@ -73,28 +84,47 @@ class TuneTask(ABC):
     def batches(self, epoch: int) -> list[Rows]:
         """An epoch of the loop is one of the passes' `evaluations` parts. Each process gets its own rows."""
         parts = self.config.train.evaluations
-        self._epoch = epoch // parts
-        order = self._order(self._epoch)
-        whole = len(order) // distributed.processes() * distributed.processes()
-        mine = order[:whole] if distributed.processes() > 1 else order
-        size = self.config.train.batch_size * distributed.processes()
-        batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-        draw = rng(self.config.train.seed, f"batches {self._epoch}")
+        self.epoch, self._pass = epoch, epoch // parts
+        batches = self._batches(self._order(self._pass))
+        draw = rng(self.config.train.seed, f"batches {self._pass}")
         shuffled = [batches[place] for place in draw.permutation(len(batches))]
         chosen = np.array_split(np.arange(len(shuffled)), parts)[epoch % parts]
-        rank, processes = distributed.rank(), distributed.processes()
-        return [shuffled[place][rank::processes].tolist() for place in chosen]
+        self.before = self._pass * len(shuffled) + int(chosen.min(initial=len(shuffled)))
+        return [shuffled[place] for place in chosen]
 
     def loss(self, rows: Rows) -> Tensor:
         return self._loss(rows) + self.penalty()
+
+    def pieces(self, rows: Rows) -> list[tuple[Rows, float]]:
+        """A batch in `parts`, with each piece's share of its rows: their losses, so weighed, add up to the batch's."""
+        if self.parts == 1:
+            return [(rows, 1.0)]
+        places = np.array(rows)
+        _, units = np.unique(self._units(places), return_inverse=True)
+        split = np.array_split(np.arange(units.max() + 1), min(self.parts, units.max() + 1))
+        pieces = [places[np.isin(units, part)].tolist() for part in split]
+        return [(piece, len(piece) / len(rows)) for piece in pieces]
 
     def metric(self) -> float | None:
         if not self.valid.height:
             return None
         found = self.measure(self.valid, self.predict(self.valid))
-        self.metrics.append(found)
+        self.evaluations[self.epoch] = found
+        if self._memory is not None:
+            path, run_id = self._memory
+            lines = [{"run_id": run_id, "epoch": epoch} | metrics for epoch, metrics in self.evaluations.items()]
+            replace_atomically(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        self.evaluated(self.epoch + 1, found)
         name = self.config.metric
         return -found[name] if name in LOWER_IS_BETTER else found[name]
+
+    def remember(self, path: Path, run_id: str) -> None:
+        """Keep evaluations in a file, beside the checkpoint, and know those that this run made before."""
+        self._memory = path, run_id
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
+            found = msgspec.json.decode(line)
+            if found.pop("run_id") == run_id:
+                self.evaluations[found.pop("epoch")] = found
 
     # -- helpers of the tasks
 
@@ -102,7 +132,14 @@ class TuneTask(ABC):
         """The texts as training reads them in this epoch."""
         if self.augmenter is None:
             return list(texts)
-        return self.augmenter(texts, rng(self.config.train.seed, f"augment {self._epoch} {rows[0]}"))
+        return self.augmenter(texts, rng(self.config.train.seed, f"augment {self._pass} {rows[0]}"))
+
+    def in_parts(self, frame: pl.DataFrame, run: Callable[[pl.DataFrame], Tensor]) -> Tensor:
+        """Outputs for all rows, on the CPU."""
+        size = max(1, PREDICTED_AT_ONCE // self.parts)
+        with torch.inference_mode():
+            parts = [run(part).float().cpu() for part in frame.iter_slices(size)]
+        return torch.cat(parts) if parts else torch.zeros(0)
 
     def _order(self, epoch: int) -> np.ndarray:
         """Rows by lot; those of a group, or of like length, together, as the task wishes."""
@@ -116,6 +153,26 @@ class TuneTask(ABC):
         parts = [order[start : start + pool] for start in range(0, len(order), pool)]
         return np.concatenate([part[np.argsort(self._lengths[part], kind="stable")] for part in parts])
 
+    def _batches(self, order: np.ndarray) -> list[Rows]:
+        """This process's rows of each batch. A row, or a whole group, goes to one process; all have as many of them,
+        so a remainder that cannot be shared is left out of this pass."""
+        rank, processes = distributed.rank(), distributed.processes()
+        starts = np.unique(self._units(order), return_index=True)[1]
+        starts.sort()
+        shared = len(starts) // processes * processes
+        end = int(starts[shared]) if shared < len(starts) else len(order)
+        size = self.config.train.batch_size * processes
+        allowed = starts[processes:shared:processes]
+        wanted = np.searchsorted(allowed, np.arange(size, end, size))
+        cuts = np.unique(allowed[wanted[wanted < len(allowed)]])
+        owner = np.searchsorted(starts, np.arange(end), side="right") - 1
+        mine = owner % processes == rank
+        return [order[places[mine[places]]].tolist() for places in np.split(np.arange(end), cuts)]
+
+    def _units(self, rows: np.ndarray) -> np.ndarray:
+        """A number for what is not to be parted: a row, or its group."""
+        return self.groups[rows] if self.whole_groups else np.arange(len(rows))
+
 
 class ReadingTask(TuneTask):
     """Classification and rating: a text, or two, and k outputs."""
@@ -127,7 +184,7 @@ class ReadingTask(TuneTask):
 
     def outputs(self, frame: pl.DataFrame) -> Tensor:
         """[n, k], in evaluation."""
-        return _in_parts(frame, lambda part: self.net(part["text"].to_list(), _others(part)))
+        return self.in_parts(frame, lambda part: self.net(part["text"].to_list(), _others(part)))
 
     def _read(self, rows: Rows) -> Tensor:
         part = self.train[rows]
@@ -146,7 +203,8 @@ class Classification(ReadingTask):
 
     def _loss(self, rows: Rows) -> Tensor:
         logits = self._read(rows)
-        found = losses.classes(logits, self._wanted[rows].to(logits.device), self._weights, self.config.task.smoothing)
+        weights = None if self._weights is None else self._weights.to(logits.device)
+        found = losses.classes(logits, self._wanted[rows].to(logits.device), weights, self.config.task.smoothing)
         if self.teacher is None:
             return found
         distil = self.config.distil
@@ -185,7 +243,7 @@ class Matching(TuneTask):
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self.teacher = teacher
         self._wanted = torch.tensor(self.train["label"].to_numpy().copy())
-        self.keeps_groups = self.config.task.kind == "ranking"
+        self.keeps_groups = self.whole_groups = self.config.task.kind == "ranking"
 
     def _texts(self, frame: pl.DataFrame) -> pl.Series:
         return frame["anchor"].list.join(JOINED)
@@ -210,7 +268,7 @@ class Matching(TuneTask):
         return (logits.sigmoid() if self.config.task.kind == "interest" else logits).numpy()
 
     def outputs(self, frame: pl.DataFrame) -> Tensor:
-        return _in_parts(frame, lambda part: self._logits(part, None))
+        return self.in_parts(frame, lambda part: self._logits(part, None))
 
     def _logits(self, part: pl.DataFrame, rows: Rows | None) -> Tensor:
         anchors, candidates = part["anchor"].to_list(), part["candidate"].to_list()
@@ -243,8 +301,8 @@ class Masked(TuneTask):
         """Mean cross-entropy of each part's hidden tokens, the same ones every time: [n]."""
         generator = torch.Generator().manual_seed(self.config.train.seed)
         out = []
-        for start in range(0, frame.height, self.config.train.batch_size):
-            texts = frame["text"][start : start + self.config.train.batch_size].to_list()
+        for part in frame.iter_slices(max(1, self.config.train.batch_size // self.parts)):
+            texts = part["text"].to_list()
             with torch.inference_mode():
                 found = float(self.net(texts, self.config.task.mask_share, generator))
             out += [found] * len(texts)
@@ -281,43 +339,9 @@ class Imitate(TuneTask):
             gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
             return gap.abs().mean(1)
 
-        found: Float32Array = _in_parts(frame, gaps).numpy()
+        found: Float32Array = self.in_parts(frame, gaps).numpy()
         return found
-
-
-def label_tensor(frame: pl.DataFrame, labels: Sequence[str], several: bool) -> Tensor:
-    """int64 [n], or float32 [n, k] where a text may carry several."""
-    place = {label: number for number, label in enumerate(labels)}
-    if not several:
-        return torch.tensor([place[label] for label in frame["label"]])
-    out = torch.zeros(frame.height, len(labels))
-    for row, given in enumerate(frame["label"].to_list()):
-        out[row, [place[label] for label in given if label in place]] = 1
-    return out
-
-
-def class_weights(wanted: Tensor) -> Tensor:
-    """By how much rarer than average a class is; for independent labels, how many times no is as frequent as yes."""
-    if wanted.ndim == 2:
-        had = wanted.sum(0).clamp_min(1)
-        return (len(wanted) - had) / had
-    counts = torch.bincount(wanted).clamp_min(1).float()
-    return len(wanted) / (len(counts) * counts)
-
-
-def _in_parts(frame: pl.DataFrame, run: Callable[[pl.DataFrame], Tensor]) -> Tensor:
-    """Outputs for all rows, on the CPU."""
-    with torch.inference_mode():
-        parts = [run(part).float().cpu() for part in frame.iter_slices(PREDICTED_AT_ONCE)]
-    return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def _others(frame: pl.DataFrame) -> list[str] | None:
     return frame["other"].to_list() if "other" in frame.columns else None
-
-
-def _codes(frame: pl.DataFrame) -> np.ndarray:
-    """Numbers of the groups, rows of no group apart."""
-    if "group" not in frame.columns:
-        return np.arange(frame.height)
-    return frame["group"].rank("dense").to_numpy().astype(np.int64) - 1

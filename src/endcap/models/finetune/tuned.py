@@ -10,38 +10,41 @@ head.safetensors     what stands on the model
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
-from endcap.encoders.families import Pooling
+from endcap.encoders.families import Family, Pooling, Said, family_of, write_family
 from endcap.encoders.fingerprint import fingerprint
+from endcap.encoders.weights import find_weights
 from endcap.models.finetune.adapters import insert_adapters
-from endcap.models.finetune.backbone import Backbone
+from endcap.models.finetune.backbone import Backbone, prepare
 from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
 from endcap.models.finetune.heads import BiModel, CrossModel
 from endcap.models.finetune.masked import MaskedModel
-from endcap.models.finetune.methods import merged
+from endcap.models.finetune.methods import merged, read_as_tuned
 from endcap.models.finetune.pretrained import load_backbone, load_masked
 
 FORMAT = 1
 ABOUT = "tuned.json"
 Net = CrossModel | BiModel | MaskedModel
+T = TypeVar("T")
 
 
 class About(msgspec.Struct, frozen=True):
     """labels: of classification, in the order of the outputs. mean, spread: of rating. base_digest: of the base's
-    weights, empty where the body is in the folder."""
+    weights, empty where the body is in the folder. prefix: words that go before every text."""
 
     config: dict[str, Any]
     base: str
@@ -50,6 +53,7 @@ class About(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     mean: float = 0.0
     spread: float = 1.0
+    prefix: str = ""
     format: int = FORMAT
 
 
@@ -79,7 +83,7 @@ class Tuned:
     def embed(self, texts: Sequence[str]) -> Float32Array:
         """float32 [n, d], of unit length: the bi-encoder's vectors, or the pooled ones under another head."""
         self.net.eval()
-        parts = []
+        parts = [torch.zeros(0, self.backbone.dim)]
         with torch.inference_mode():
             for start in range(0, len(texts), 512):
                 pooled = self.backbone(texts[start : start + 512])
@@ -89,20 +93,19 @@ class Tuned:
     def save(self, folder: Path) -> None:
         """Into a new or empty folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        pooling: Pooling
         if isinstance(self.net, MaskedModel):
             self.net.body.save_pretrained(folder / "body")  # type: ignore[operator]
             self.net.tokeniser.save_pretrained(folder / "body")
-            pooling, digest = "mean", ""
+            family, digest = self._family(), ""
+            write_family(folder / "body", family)  # the folder's name no longer tells
         else:
             self._save_backbone(self.net.backbone, folder)
-            pooling = self.net.backbone.pooling
+            family = _family_of(self.net.backbone)
             digest = "" if self.net.backbone.method == "full" else self.base_digest
             head = {name: tensor for name, tensor in self.net.state_dict().items() if not name.startswith("backbone.")}
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in head.items()}, folder / HEAD)
-        about = About(
-            self.config.model_dump(mode="json"), self.base, digest, pooling, self.labels, self.mean, self.spread
-        )
+        settings, words = self.config.model_dump(mode="json"), family.passage_prefix
+        about = About(settings, self.base, digest, family.pooling, self.labels, self.mean, self.spread, words)
         replace_atomically(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
     def export_encoder(self, folder: Path) -> bool:
@@ -114,11 +117,15 @@ class Tuned:
             return False
         body.save_pretrained(folder)
         backbone.tokeniser.save_pretrained(folder)
-        told = {"format": 1, "pooling": backbone.pooling, "query_prefix": "", "passage_prefix": ""}
-        replace_atomically(
-            folder / "encoder.json", msgspec.json.encode(told | {"max_length": backbone.max_length, "normalise": True})
-        )
+        write_family(folder, _family_of(backbone))
         return True
+
+    def _family(self) -> Family:
+        """Of the masked-word model's base."""
+        model, base = run_model(self.base), self.config.base
+        weights = find_weights(self.base if model is None else str(model / "body"))
+        said = Said(None if base.pooling == "auto" else base.pooling, max_length=base.max_length)
+        return family_of(weights.names, weights.folder, weights.settings, said)
 
     @staticmethod
     def _save_backbone(backbone: Backbone, folder: Path) -> None:
@@ -132,45 +139,55 @@ class Tuned:
             learned = {name: p.detach().contiguous() for name, p in body.named_parameters() if p.requires_grad}
             safetensors.torch.save_file(learned, folder / ADAPTER)
         elif backbone.method != "frozen":
+            if backbone.method == "adalora":  # the best weights may have been of another pattern than the last
+                body.peft_config["default"].rank_pattern = None
             body.save_pretrained(folder / "adapter")
+
+
+def _family_of(backbone: Backbone) -> Family:
+    """Whether a text is asked or answers, it was read with the same words before it."""
+    return Family(backbone.pooling, backbone.prefix, backbone.prefix, backbone.max_length)
 
 
 HEAD = "head.safetensors"
 ADAPTER = "adapter/adapter.safetensors"
 
 
-def load_tuned(folder: Path) -> Tuned:
-    """Raises ArtifactError if the folder is damaged, or if the base is no longer what was tuned."""
+def load_tuned(folder: Path, max_length: int | None = None) -> Tuned:
+    """max_length: tokens to read of each text; as in the tuning by default. Raises ArtifactError if the folder is
+    damaged, or if the base is no longer what was tuned."""
     about = _about(folder)
-    config = FinetuneConfig.model_validate(about.config)
+    config = _config(about, folder)
     kept = (folder / "body").is_dir()
-    base = config.base.model_copy(update={"layers": None} if kept else {})
+    changes = {"layers": None} if kept else {}
+    base = config.base.model_copy(update=changes | ({"max_length": max_length} if max_length else {}))
     name = str(folder / "body") if kept else about.base
     if config.task.kind == "masked":
-        return Tuned(config, load_masked(base, name).eval(), about.base, "")
-    backbone = start_backbone(config.model_copy(update={"base": base}), name)
-    if about.base_digest and fingerprint(backbone.body) != about.base_digest:
+        return Tuned(config, _whole(folder, lambda: load_masked(base, name)).eval(), about.base, "")
+    begin = config.model_copy(update={"base": base})
+    backbone = _whole(folder, lambda: start_backbone(begin, name)) if kept else start_backbone(begin, name)
+    if about.base_digest and digest_of(backbone) != about.base_digest:
         raise ArtifactError(
             f"The base {about.base!r} is not the one that was tuned.",
             where=str(folder),
             next_step="Bring that model back, or tune again.",
         )
-    backbone.pooling = about.pooling
-    _load_addition(backbone, config, folder)
+    backbone.pooling, backbone.prefix = about.pooling, about.prefix
+    _whole(folder, lambda: _load_addition(backbone, config, folder))
     net = new_net(config, backbone, len(about.labels) or 1)
-    net.load_state_dict(_tensors(folder / HEAD), strict=False)
+    _whole(folder, lambda: _load_head(net, folder))
     return Tuned(config, net.eval(), about.base, about.base_digest, about.labels, about.mean, about.spread)
 
 
 def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
     """A pretrained model, or the body of an earlier tuning with what it learned folded in."""
-    model = Path(name) / "model" if (Path(name) / "model" / ABOUT).is_file() else Path(name)
-    if not (model / ABOUT).is_file():
+    model = run_model(name)
+    if model is None:
         return load_backbone(config.base, name)
     if _about(model).config["task"]["kind"] == "masked":
         return load_backbone(config.base, str(model / "body"))
-    earlier = load_tuned(model)
-    body = merged(earlier.backbone)
+    earlier = load_tuned(model, config.base.max_length)
+    body, before = merged(earlier.backbone), earlier.backbone
     if body is None:
         raise CallerError(
             f"What {earlier.config.method.kind} learned cannot be folded into the model.",
@@ -179,7 +196,43 @@ def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
         )
     for parameter in body.parameters():
         parameter.requires_grad_(True)
-    return Backbone(body, earlier.backbone.tokeniser, earlier.backbone.pooling, config.base.max_length)
+    prepare(body, config.base)
+    pooling = before.pooling if config.base.pooling == "auto" else config.base.pooling
+    return Backbone(body, before.tokeniser, pooling, before.max_length, before.prefix)
+
+
+def start_masked(config: FinetuneConfig, name: str) -> MaskedModel:
+    """A pretrained masked-word model, or that of an earlier run."""
+    model = run_model(name)
+    if model is None:
+        return load_masked(config.base, name)
+    found = load_tuned(model)
+    if not isinstance(found.net, MaskedModel):
+        raise CallerError(
+            f"{name!r} was tuned for {found.config.task.kind}, and no longer says what a hidden word is.",
+            next_step='Name a Hugging Face masked-word model, or a run of `task.kind = "masked"`.',
+        )
+    prepare(found.net.body, config.base)
+    return MaskedModel(found.net.body, found.net.tokeniser, config.base.max_length)
+
+
+def run_model(name: str) -> Path | None:
+    """The model's folder in a run's, or in that of a model itself; None for any other name."""
+    return next((folder for folder in (Path(name) / "model", Path(name)) if (folder / ABOUT).is_file()), None)
+
+
+def digest_of(backbone: Backbone) -> str:
+    """Of the weights that a text's vector depends on. BERT's pooler is not read here, and a base that brings none is
+    given another one whenever it is loaded."""
+    body: Any = backbone.body
+    pooler = getattr(body, "pooler", None)
+    if pooler is None:
+        return fingerprint(body)
+    body.pooler = None
+    try:
+        return fingerprint(body)
+    finally:
+        body.pooler = pooler
 
 
 def new_net(config: FinetuneConfig, backbone: Backbone, outputs: int) -> CrossModel | BiModel:
@@ -193,16 +246,40 @@ def new_net(config: FinetuneConfig, backbone: Backbone, outputs: int) -> CrossMo
 def _load_addition(backbone: Backbone, config: FinetuneConfig, folder: Path) -> None:
     """What was learned beside a base that stayed as it was."""
     backbone.method = config.method.kind
+    read_as_tuned(backbone)
     if config.method.kind == "adapter":
         insert_adapters(backbone.body, backbone.dim, config.method.width)
-        backbone.body.load_state_dict(_tensors(folder / ADAPTER), strict=False)
+        learned = safetensors.torch.load_file(folder / ADAPTER)
+        if unlike := set(learned) ^ {name for name, p in backbone.body.named_parameters() if p.requires_grad}:
+            raise KeyError(", ".join(sorted(unlike)))
+        backbone.body.load_state_dict(learned, strict=False)
     elif config.method.kind not in ("full", "frozen"):
         from peft import PeftModel
 
+        (folder / "adapter" / "adapter_config.json").read_bytes()  # where it is missing, peft would ask a server
         body: Any = backbone.body
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of names that peft still calls transformers' parts by
             backbone.body = PeftModel.from_pretrained(body, str(folder / "adapter"))
+
+
+def _load_head(net: nn.Module, folder: Path) -> None:
+    found = net.load_state_dict(safetensors.torch.load_file(folder / HEAD), strict=False)
+    lacking = [name for name in found.missing_keys if not name.startswith("backbone.")]
+    if lacking or found.unexpected_keys:
+        raise KeyError(", ".join([*lacking, *found.unexpected_keys]))
+
+
+def _whole(folder: Path, load: Callable[[], T]) -> T:
+    """What `load` gives. Whatever a damaged folder makes it raise becomes an ArtifactError."""
+    try:
+        return load()
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, CallerError) as error:
+        raise ArtifactError(
+            f"The tuned model cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
+            where=str(folder),
+            next_step="Tune again, or bring the folder back from a copy.",
+        ) from error
 
 
 def _about(folder: Path) -> About:
@@ -215,9 +292,12 @@ def _about(folder: Path) -> About:
     return about
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _config(about: About, folder: Path) -> FinetuneConfig:
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-        return tensors
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"The weights cannot be read: {error}", where=str(path)) from error
+        return FinetuneConfig.model_validate(about.config)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"The model's settings are not of this version: {error.errors()[0]['msg']}.",
+            where=str(folder / ABOUT),
+            next_step="Tune again.",
+        ) from error

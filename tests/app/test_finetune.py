@@ -1,0 +1,420 @@
+"""Runs as folders: whole, resumed, measured, told of on a card, begun from and asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from endcap.app import finetune as module
+from endcap.app.finetune import Run, finetune
+from endcap.app.finetune_data import examples_of, next_items, with_negatives
+from endcap.app.finetune_measure import measures_of
+from endcap.app.finetune_settings import settings_of
+from endcap.app.finetune_use import answers
+from endcap.app.runtime import Shop
+from endcap.core.errors import ArtifactError, CallerError, DataError
+from endcap.encoders.text import TextEncoder, TextEncoderConfig
+from endcap.models.finetune.config import FinetuneConfig
+from endcap.models.finetune.examples import part_examples
+from endcap.models.finetune.tasks import Classification
+from endcap.models.finetune.tuned import load_tuned
+
+Tuning = Callable[..., FinetuneConfig]
+QUICK = {"epochs": 1}
+FILES = {
+    *("finetune.toml", "run.json", "run-id", "refused.jsonl", "parts.parquet", "curves.jsonl", "curves.svg", "card.md"),
+    *("metrics.json", "predictions.parquet", "model"),
+}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def wrong(colours: pl.DataFrame) -> pl.DataFrame:
+    """The colours after two rows that cannot be used, in two segments, one of them too small to be measured."""
+    rows = pl.DataFrame({"text": ["", "red"], "label": ["warm", None]})
+    segment = pl.when(pl.int_range(98) % 49 == 0).then(pl.lit("few")).otherwise(pl.lit("many"))
+    return pl.concat([rows, colours]).with_columns(segment=segment)
+
+
+@pytest.fixture(scope="module")
+def config(tuning: Tuning) -> FinetuneConfig:
+    return tuning(train={"epochs": 2, "evaluations": 2}, track={"tensorboard": True}, split={"shares": (0.5, 0.2, 0.3)})
+
+
+@pytest.fixture(scope="module")
+def run(wrong: pl.DataFrame, config: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("data") / "colours.jsonl"
+    wrong.write_ndjson(path)
+    return finetune(path, config, tmp_path_factory.mktemp("runs") / "colours")
+
+
+class TestFolder:
+    def test_is_whole(self, run: Run) -> None:
+        assert names(run.folder) == FILES | {"reliability.svg", "tensorboard"}
+        assert any((run.folder / "tensorboard").iterdir())
+        assert run.first
+
+    def test_says_all_settings(self, run: Run, config: FinetuneConfig) -> None:
+        assert settings_of(run.folder / "finetune.toml") == config
+
+    def test_holds_every_row(self, run: Run, wrong: pl.DataFrame) -> None:
+        parts = pl.read_parquet(run.folder / "parts.parquet")
+        refused = pl.read_ndjson(run.folder / "refused.jsonl")
+        assert sorted([*parts["row"], *refused["row"]]) == list(range(1, wrong.height + 1))
+        assert refused.select("row", "reason").rows() == [(1, "empty text"), (2, "no label")]
+        counts = dict(parts["part"].value_counts().rows())
+        assert read(run.folder / "run.json")["rows"] == counts | {"refused": 2}
+        assert (counts["train"], counts["valid"] + counts["test"]) == (48, 48)
+
+    def test_holds_what_was_predicted(self, run: Run) -> None:
+        rows = pl.read_parquet(run.folder / "predictions.parquet")
+        said = np.array(rows["predicted"].to_list())
+        np.testing.assert_allclose(said.sum(1), 1, rtol=1e-5)
+        truth = rows["label"].replace_strict({"cold": 0, "warm": 1}).to_numpy()
+        assert run.metrics["test"]["accuracy"] == pytest.approx((said.argmax(1) == truth).mean())
+
+    def test_figures_are_those_of_the_run(self, run: Run) -> None:
+        assert read(run.folder / "metrics.json") == run.metrics
+        harmed = {f"test: {name}" for name in ("typos", "capitals", "dropped words", "synonyms")}
+        assert set(run.metrics) == {"valid", "test", "segment: many"} | harmed
+        assert run.metrics["test: capitals"] == run.metrics["test"]  # the tokeniser does not see capitals
+        facts = read(run.folder / "run.json")
+        assert run.metrics["valid"]["f1_macro"] == pytest.approx(max(f["f1_macro"] for f in facts["evaluations"][0]))
+        assert len(facts["evaluations"][0]) == 4
+        assert facts["labels"] == ["cold", "warm"]
+        assert facts["versions"]["torch"] == torch.__version__
+
+    def test_curves_hold_every_evaluation(self, run: Run) -> None:
+        lines = [json.loads(line) for line in (run.folder / "curves.jsonl").read_text().splitlines()]
+        evaluated = [line for line in lines if "valid/f1_macro" in line]
+        assert [line["valid/log_loss"] for line in evaluated] == [m["log_loss"] for m in run.outcomes[0].metrics]
+        assert [line["step"] for line in evaluated] == [2, 3, 5, 6]  # 48 rows are three batches, in two parts
+        assert any("train/loss" in line for line in lines)
+
+    def test_the_card_says_the_figures(self, run: Run) -> None:
+        card = (run.folder / "card.md").read_text()
+        for part, found in run.metrics.items():
+            line = next(line for line in card.splitlines() if line.startswith(f"| {part} |"))
+            assert {f"{value:.4f}" for value in found.values()} <= set(line.split(" "))
+        for said in (
+            "Classes: ",
+            "cold (24)",
+            "warm (24)",
+            "2 rows were left out",
+            "colours.jsonl",
+            "parted stratified",
+        ):
+            assert said in card
+        assert "off by some hundredths" in card
+        assert f"torch {torch.__version__}" in card
+
+    def test_a_finished_one_is_not_written_over(self, run: Run, wrong: pl.DataFrame, config: FinetuneConfig) -> None:
+        before = (run.folder / "run.json").read_bytes()
+        with pytest.raises(CallerError, match="holds a finished run"):
+            finetune(wrong, config, run.folder)
+        assert (run.folder / "run.json").read_bytes() == before
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped_at(evaluation: int) -> Callable[[dict[str, float]], None]:
+    seen: list[dict[str, float]] = []
+
+    def stop(metrics: dict[str, float]) -> None:
+        seen.append(metrics)
+        if len(seen) == evaluation:
+            raise Stop
+
+    return stop
+
+
+class TestInterrupted:
+    def test_and_gone_on_with_is_as_never_interrupted(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        """In the second model of two, after its first evaluation."""
+        config = tuning(train={"epochs": 2}, ensemble=2)
+        whole = finetune(colours, config, tmp_path / "whole")
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path / "parts", at_evaluation=stopped_at(4))
+        assert "run.json" not in names(tmp_path / "parts")
+        resumed = finetune(colours, config, tmp_path / "parts")
+        assert names(tmp_path / "parts") == names(tmp_path / "whole") == FILES | {"reliability.svg", "model-2"}
+        assert resumed.metrics == whole.metrics
+        assert [outcome.report.resumed_after for outcome in resumed.outcomes] == [2, 1]
+        for name in ("predictions.parquet", "parts.parquet"):
+            assert pl.read_parquet(tmp_path / "parts" / name).equals(pl.read_parquet(tmp_path / "whole" / name))
+        facts = [read(tmp_path / name / "run.json") for name in ("whole", "parts")]
+        assert facts[0]["evaluations"] == facts[1]["evaluations"]
+        assert [len(found) for found in facts[1]["evaluations"]] == [2, 2]
+
+    def test_and_begun_otherwise_is_told(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        with pytest.raises(Stop):
+            finetune(colours, tuning(train={"epochs": 2}), tmp_path, at_evaluation=stopped_at(2))
+        with pytest.raises(CallerError, match="interrupted run of other data or settings"):
+            finetune(colours, tuning(train={"epochs": 3}), tmp_path)
+        with pytest.raises(CallerError, match="interrupted run of other data or settings"):
+            finetune(colours.head(80), tuning(train={"epochs": 2}), tmp_path)
+
+    def test_before_anything_was_learned_leaves_the_folder_free(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        (tmp_path / "base").mkdir()
+        with pytest.raises(CallerError, match="cannot be loaded"):
+            finetune(colours, tuning(base={"name": str(tmp_path / "base")}), tmp_path / "run")
+        finetune(colours, tuning(train=QUICK), tmp_path / "run")
+
+    def test_with_a_damaged_checkpoint_is_told(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        config = tuning(train={"epochs": 2})
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path, at_evaluation=stopped_at(2))
+        checkpoint = tmp_path / "checkpoint-1-0.safetensors"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-7])
+        with pytest.raises(ArtifactError, match="Delete it and train from the start") as told:
+            finetune(colours, config, tmp_path)
+        assert told.value.where == str(checkpoint)
+        checkpoint.unlink()
+        assert finetune(colours, config, tmp_path).outcomes[0].report.resumed_after == 0
+
+
+class TestMeasuring:
+    """What is wrong is seen before anything is tuned."""
+
+    @pytest.fixture(autouse=True)
+    def _no_tuning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "tune", None)
+
+    def test_a_metric_that_there_is_not(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        with pytest.raises(CallerError, match=r"train\.metric: There is no metric 'f2'.*There are: accuracy, "):
+            finetune(colours, tuning(train={"metric": "f2"}), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_part_that_tells_nothing(self, tuning: Tuning, liked: pl.DataFrame, tmp_path: Path) -> None:
+        part = pl.when(pl.col("label") > 0, pl.int_range(pl.len()) < 90).then(pl.lit("test")).otherwise(pl.lit("train"))
+        with pytest.raises(DataError, match=r"the test part: All labels are the same"):
+            finetune(liked.with_columns(part=part), tuning(task={"kind": "interest"}), tmp_path / "run")
+        alone = liked.with_columns(group=pl.int_range(pl.len()))
+        with pytest.raises(DataError, match=r"the validation part: No list has both"):
+            finetune(alone, tuning(task={"kind": "ranking"}), tmp_path / "run")
+
+
+class TestMeasures:
+    def test_groups_that_are_no_lists_only_keep_rows_together(self, tuning: Tuning, liked: pl.DataFrame) -> None:
+        config = tuning(task={"kind": "interest"})
+        for group, has in ((pl.int_range(pl.len()), False), (pl.col("group"), True)):
+            examples = part_examples(liked.with_columns(group=group), config)
+            found = measures_of(examples, config).measure(examples.test, np.full(examples.test.height, 0.5))
+            assert ("ndcg@10" in found) == has
+            assert found["auc"] == 0.5
+
+    def test_segments_that_cannot_be_measured_are_left_out(self, tuning: Tuning, liked: pl.DataFrame) -> None:
+        config = tuning(task={"kind": "interest"}, split={"shares": (0.4, 0.2, 0.4)})
+        examples = part_examples(liked.with_columns(segment=pl.col("label").cast(pl.String)), config)
+        measures = measures_of(examples, config)
+        assert measures.segments(examples.test, np.full(examples.test.height, 0.5)) == {}
+        halves = examples.test.with_columns(segment=pl.int_range(pl.len()) % 2)
+        assert set(measures.segments(halves, np.full(halves.height, 0.5))) == {"segment: 0", "segment: 1"}
+
+    @pytest.mark.parametrize("several", [False, True])
+    def test_a_label_that_training_never_saw_counts_against(
+        self, tuning: Tuning, colours: pl.DataFrame, several: bool
+    ) -> None:
+        part = pl.Series(["train"] * 60 + ["test"] * 36)
+        frame = colours.sample(fraction=1, shuffle=True, seed=1).with_columns(part=part)
+        label = pl.when(pl.int_range(pl.len()) >= 78).then(pl.lit("new")).otherwise("label")
+        config = tuning(task={"several": several})
+        examples = part_examples(frame.with_columns(label=label), config)
+        assert measures_of(examples, config).labels == ("cold", "warm")
+        labels = examples.test["label"].explode().to_list() if several else examples.test["label"].to_list()
+        right = np.array([[label == "cold", label == "warm"] for label in labels], np.float32)
+        right[:, 0] += (1 - right.sum(1)) * (not several)
+        found = measures_of(examples, config).measure(examples.test, right)
+        assert found["accuracy"] == 0.5
+        assert found["f1_macro"] < 0.7
+
+    def test_an_anchor_that_was_harmed_is_no_candidate_of_its_own(self, tuning: Tuning, colours: pl.DataFrame) -> None:
+        config = tuning(task={"kind": "pairs"}, train=QUICK)
+        frame = colours.select(anchor="text", candidate=pl.col("text").shift(-1, fill_value="red"))
+        examples = part_examples(frame, config)
+        tuned = module.tune(examples, config, measures_of(examples, config).measure).tuned
+        for _, rows in measures_of(examples, config).harmed(examples, tuned):
+            before = dict(examples.test.select("row", "anchor").rows())
+            assert all(set(before[row]) <= set(known) for row, known in rows.select("row", "known").rows())
+
+
+def test_a_run_of_several_models_says_their_mean(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    run = finetune(colours, tuning(train=QUICK, ensemble=2), tmp_path)
+    text = colours["text"][0]
+    alone = []
+    for name in ("model", "model-2"):
+        (tmp_path / "apart" / name).mkdir(parents=True)
+        shutil.copytree(tmp_path / name, tmp_path / "apart" / name / "model")
+        alone += answers(tmp_path / "apart" / name, [text], [])
+    (together,) = answers(tmp_path, [text], [])
+    sure = [answer.score if answer.answer == together.answer else 1 - answer.score for answer in alone]
+    assert together.score == pytest.approx(np.mean(sure), abs=1e-6)
+    assert sure[0] != sure[1]
+    assert len(run.outcomes) == 2
+    assert "an ensemble of 2" in (tmp_path / "card.md").read_text()
+
+
+class TestChain:
+    def test_from_language_to_titles_to_interest(
+        self, tuning: Tuning, colours: pl.DataFrame, liked: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        language = finetune(colours.select("text"), tuning(task={"kind": "masked"}, train=QUICK), tmp_path / "language")
+        assert names(language.folder) == FILES
+        pairs = colours.select(anchor="text", candidate=pl.col("text").str.split(" ").list.reverse().list.join(" "))
+        base = {"name": str(tmp_path / "language")}
+        config = tuning(task={"kind": "pairs"}, base=base, method={"kind": "lora"}, train=QUICK)
+        titles = finetune(pairs, config, tmp_path / "titles")
+        assert names(titles.folder) == FILES | {"encoder"}
+        base = {"name": str(tmp_path / "titles")}
+        config = tuning(task={"kind": "interest", "architecture": "cross"}, base=base, train=QUICK)
+        interest = finetune(liked, config, tmp_path / "interest")
+        assert names(interest.folder) == FILES | {"reliability.svg"}
+        begun = load_tuned(tmp_path / "language" / "model").net.body.get_input_embeddings().weight
+        went = load_tuned(tmp_path / "titles" / "model").backbone.body.get_input_embeddings().weight
+        torch.testing.assert_close(begun, went)  # LoRA leaves them alone
+
+        encoder = TextEncoder(TextEncoderConfig(model=str(tmp_path / "titles" / "encoder"), precision="float32"))
+        texts = ["red shoes", "navy tent milk"]
+        wanted = load_tuned(tmp_path / "titles" / "model").embed(texts)
+        np.testing.assert_allclose(encoder.encode(texts), wanted, atol=1e-4)
+
+    def test_what_has_no_encoder_says_so(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        pairs = colours.select(anchor="text", candidate="text")
+        for method, said in (("adapter", True), ("ia3", False)):
+            config = tuning(task={"kind": "pairs"}, method={"kind": method}, train=QUICK)
+            run = finetune(pairs, config, tmp_path / method)
+            assert run.facts["encoder"] == (run.folder / "encoder").exists() == (not said)
+            card = (run.folder / "card.md").read_text()
+            assert ("What adapter learned cannot become part" in card) == said
+
+    def test_a_change_of_plan_is_on_the_card(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = Classification._loss
+
+        def loss(self: Classification, rows: list[int]) -> torch.Tensor:
+            if len(rows) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return read(self, rows)
+
+        monkeypatch.setattr(Classification, "_loss", loss)
+        run = finetune(colours, tuning(train=QUICK), tmp_path)
+        assert "read in 2 pieces of about 8" in run.facts["notes"][0]
+        assert f"- {run.facts['notes'][0]}" in (tmp_path / "card.md").read_text()
+
+
+def test_nothing_held_out_is_said(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    run = finetune(colours.with_columns(part=pl.lit("train")), tuning(train=QUICK), tmp_path)
+    assert run.metrics == {}
+    assert names(tmp_path) == FILES - {"predictions.parquet"}
+    assert "nothing was measured" in (tmp_path / "card.md").read_text()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("kind", ["interest", "ranking", "pairs"])
+    def test_candidates_are_put_into_order(
+        self, tuning: Tuning, liked: pl.DataFrame, tmp_path: Path, kind: str
+    ) -> None:
+        frame = liked.filter(pl.col("label") > 0).drop("label") if kind == "pairs" else liked
+        finetune(frame, tuning(task={"kind": kind}, train=QUICK), tmp_path)
+        found = answers(tmp_path, ["navy boots", "teal coat"], ["red milk", "cyan lamp", "scarlet tent"])
+        assert found[0].answer == "cyan lamp"
+        assert [answer.score for answer in found] == sorted((answer.score for answer in found), reverse=True)
+        assert found[0].text == "navy boots ; teal coat"
+        with pytest.raises(CallerError, match="no candidates"):
+            answers(tmp_path, ["navy boots"], [])
+
+    def test_classes_labels_and_ratings(self, run: Run, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        assert [a.answer for a in answers(run.folder, ["red shoes", "blue shoes"], [])] == ["warm", "cold"]
+        rated = colours.with_columns(rating=pl.when(pl.col("label") == "warm").then(90.0).otherwise(10.0))
+        finetune(rated, tuning(task={"kind": "rating"}), tmp_path / "rating")
+        warm, cold = answers(tmp_path / "rating", ["red shoes", "blue shoes"], [])
+        assert warm.score > 60 > 40 > cold.score
+        both = colours.with_columns(label=pl.col("label") + "|thing")
+        finetune(both, tuning(task={"several": True}), tmp_path / "several")
+        (found,) = answers(tmp_path / "several", ["red shoes"], [])
+        assert found.answer == "thing|warm"
+        assert found.score > 0.5
+
+    def test_without_a_question_or_a_run(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        with pytest.raises(CallerError, match="no finished run"):
+            answers(tmp_path, ["x"], [])
+        finetune(colours.select("text"), tuning(task={"kind": "masked"}, train=QUICK), tmp_path / "masked")
+        with pytest.raises(CallerError, match="answers no questions"):
+            answers(tmp_path / "masked", ["x"], [])
+
+
+class TestFromALog:
+    BOUGHT = pl.DataFrame(
+        [(user, item, hour) for user, items in (("u", "abcb"), ("v", "ba")) for hour, item in enumerate(items)],
+        schema=["user_id", "item_id", "ts_ms"],
+        orient="row",
+    )
+    TEXTS = MappingProxyType({"a": "apple", "b": "bread", "c": "corn"})
+
+    def test_each_act_that_followed_another(self) -> None:
+        """u: a, then b, then c; b again is no news. v: b, then a."""
+        found = next_items(self.BOUGHT, dict(self.TEXTS), (0.6, 0.2, 0.2))
+        assert found.select("anchor", "candidate", "group", "segment", "ts_ms").rows() == [
+            (["apple"], "bread", "u", "1", 1),
+            (["apple", "bread"], "corn", "u", "2 to 3", 2),
+            (["bread"], "apple", "v", "1", 1),
+        ]
+        assert found["known"].to_list() == [["apple", "bread", "corn"]] * 2 + [["bread", "apple"]]
+
+    def test_items_without_text_are_not_there(self) -> None:
+        found = next_items(self.BOUGHT, {**self.TEXTS, "b": ""}, (0.6, 0.2, 0.2))
+        assert found.select("anchor", "candidate").rows() == [(["apple"], "corn")]
+        with pytest.raises(DataError, match="second product"):
+            next_items(self.BOUGHT, {}, (0.6, 0.2, 0.2))
+
+    def test_parts_follow_time(self, shop: Shop, tuning: Tuning) -> None:
+        rows = examples_of(shop, tuning(task={"kind": "pairs"}))
+        ends = [rows.filter(pl.col("part") == part)["ts_ms"] for part in ("train", "valid", "test")]
+        assert ends[0].max() < ends[1].min() <= ends[1].max() < ends[2].min()
+        assert ends[0].len() / rows.height == pytest.approx(0.6, abs=0.1)
+
+    def test_negatives_are_unknown_to_the_shopper(self, shop: Shop, tuning: Tuning) -> None:
+        taken = examples_of(shop, tuning(task={"kind": "pairs"}))
+        rows = with_negatives(taken, seed=0)
+        assert rows.filter(pl.col("label") == 1)["candidate"].to_list() == taken["candidate"].to_list()
+        for (group,), some in rows.filter(pl.col("label") == 0).group_by("group"):
+            assert not set(some["candidate"]) & {*taken["known"][group], *taken["anchor"][group]}
+            assert some["candidate"].n_unique() == some.height <= 4
+        assert with_negatives(taken, seed=0).equals(rows)
+
+    def test_a_shop_is_tuned_on(self, shop: Shop, tuning: Tuning, tmp_path: Path) -> None:
+        config = tuning(task={"kind": "ranking"}, train=QUICK, base={"max_length": 8})
+        run = finetune(examples_of(shop, config), config, tmp_path)
+        assert {"valid", "test", "segment: 4 to 7"} <= set(run.metrics)
+        assert (
+            "parted by time" in (tmp_path / "card.md").read_text()
+            or "given by the data" in (tmp_path / "card.md").read_text()
+        )
+        texts = examples_of(shop, tuning(task={"kind": "masked"}))
+        assert texts.height == 24
+
+    def test_labels_that_a_log_does_not_hold(self, shop: Shop, tuning: Tuning) -> None:
+        with pytest.raises(CallerError, match="no labels for rating"):
+            examples_of(shop, tuning(task={"kind": "rating"}))

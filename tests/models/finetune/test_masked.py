@@ -1,0 +1,81 @@
+"""Masked words: which tokens are hidden, what the loss is over, and rewriting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from endcap.core.errors import CallerError
+from endcap.models.finetune.config import FinetuneConfig
+from endcap.models.finetune.masked import IGNORED, MaskedModel, MaskedRewriter
+from endcap.models.finetune.pretrained import load_masked
+
+TEXTS = ["red shoes and blue boots", "teal"]
+
+
+@pytest.fixture(scope="module")
+def model(tuning: Callable[..., FinetuneConfig]) -> MaskedModel:
+    return load_masked(tuning().base, tuning().base.name).eval()
+
+
+def test_hides_the_share_as_bert_does(model: MaskedModel) -> None:
+    """Of chosen tokens eight in ten are masked, one in ten is another, one in ten stays; special ones never."""
+    tokens = torch.full((200, 100), 7)
+    special = torch.zeros(200, 100, dtype=torch.bool)
+    special[:, 0] = True
+    hidden, wanted = model._hide(tokens, special, 0.3, torch.Generator().manual_seed(0))
+    chosen = wanted != IGNORED
+    assert chosen.float().mean() == pytest.approx(0.3 * 0.99, abs=0.01)
+    assert not chosen[:, 0].any()
+    assert (wanted[chosen] == 7).all()
+    assert (hidden[~chosen] == 7).all()
+    masked, same = hidden[chosen] == model.tokeniser.mask_token_id, hidden[chosen] == 7
+    assert masked.float().mean() == pytest.approx(0.8, abs=0.02)
+    assert same.float().mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_the_loss_is_over_what_was_chosen(model: MaskedModel) -> None:
+    """All tokens are chosen; the loss is what the head says of what they were."""
+    generator = torch.Generator().manual_seed(1)
+    rows = model.tokeniser(TEXTS, padding=True, return_tensors="pt", return_special_tokens_mask=True)
+    special = rows.pop("special_tokens_mask").bool()
+    hidden, wanted = model._hide(rows["input_ids"], special, 0.9999999, torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits = model.body(input_ids=hidden, attention_mask=rows["attention_mask"]).logits
+        by_hand = torch.nn.functional.cross_entropy(logits[~special], rows["input_ids"][~special])
+        found = model(TEXTS, 0.9999999, generator)
+    assert (wanted != IGNORED).equal(~special)
+    torch.testing.assert_close(found, by_hand)
+
+
+def test_texts_too_short_to_hide_anything_still_have_a_loss(model: MaskedModel) -> None:
+    found = model(["", ""], 0.15)
+    assert torch.isfinite(found)
+    found.backward()
+
+
+def test_the_generator_decides(model: MaskedModel) -> None:
+    with torch.inference_mode():
+        once, again, other = (model(TEXTS * 8, 0.3, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert once == again != other
+
+
+def test_rewriting_keeps_the_order_and_most_words(model: MaskedModel) -> None:
+    rewrite = MaskedRewriter(model, 0.3)
+    texts = ["red shoes blue boots teal tent navy lamp"] * 40
+    said = rewrite(texts, np.random.default_rng(0))
+    assert said == rewrite(texts, np.random.default_rng(0))
+    kept = [word in text.split() for text in said for word in texts[0].split()]
+    assert 0.5 < np.mean(kept) < 0.9
+    assert rewrite([], np.random.default_rng(0)) == []
+
+
+def test_a_model_without_a_mask_is_told(tiny_causal: Path) -> None:
+    from transformers import AutoTokenizer
+
+    with pytest.raises(CallerError, match="no mask token"):
+        MaskedModel(torch.nn.Linear(1, 1), AutoTokenizer.from_pretrained(tiny_causal), 16)
