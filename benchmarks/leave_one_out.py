@@ -75,7 +75,7 @@ def ndcg_by_user(begun: Training, steps: Plan, fitted: Fitted, pipelines: Mappin
             heard = [tuple(scores[column] for column in columns) for scores in said]
             ranked = one.rank([(asked.query, asked.context) for asked in some], heard)
             found.append(
-                [_gain(best.items[sold[best.items]], asked.targets) for best, asked in zip(ranked, some, strict=True)]
+                [gain(best.items[sold[best.items]], asked.targets) for best, asked in zip(ranked, some, strict=True)]
             )
         return [list(row) for row in zip(*found, strict=True)]
 
@@ -83,7 +83,7 @@ def ndcg_by_user(begun: Training, steps: Plan, fitted: Fitted, pipelines: Mappin
     return dict(zip(pipelines, rows.T, strict=True))
 
 
-def _gain(ranked: Int32Array, targets: Int32Array) -> float:
+def gain(ranked: Int32Array, targets: Int32Array) -> float:
     """NDCG@10 of the one target; 0 where it was never sold before."""
     hits = np.flatnonzero(np.isin(ranked[:10], targets))
     return float(1 / np.log2(hits[0] + 2)) if len(hits) else 0.0

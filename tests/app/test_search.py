@@ -1,8 +1,11 @@
 """A shop with real titles, trained with the packaged encoder: what is typed is found by meaning, without torch."""
 
+import io
 import json
+import os
 import subprocess
 import sys
+import wave
 from itertools import product
 from pathlib import Path
 
@@ -126,3 +129,43 @@ def test_a_server_searches_without_torch(trained: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[], "meaning", False]
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    """Somebody says, in English, what his country should be asked."""
+    root = os.environ.get("ENDCAP_DATA")
+    files = sorted(Path(root, "speech").glob("*.flac")) if root else []
+    if not files:
+        pytest.skip("reads a clip of English speech below ENDCAP_DATA")
+    return files[0].read_bytes()
+
+
+def test_spoken_words_are_heard_and_searched_for(shop: Shop, clip: bytes) -> None:
+    with TestClient(create_app(shop)) as client:
+        sent = {"content": clip, "headers": {"Content-Type": "audio/flac"}}
+        answer = client.post("/v1/search", params={"n": 3}, **sent).json()
+        assert "country" in answer["heard"]
+        assert answer["language"] == "en"
+        typed = client.get("/v1/search", params={"n": 3, "q": answer["heard"]}).json()
+        assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in typed["items"]]
+
+
+def test_what_is_no_speech_is_said(shop: Shop) -> None:
+    silence = io.BytesIO()
+    with wave.open(silence, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * 16_000))
+    with TestClient(create_app(shop)) as client:
+        for body, kind, status in (
+            (silence.getvalue(), "audio/wav", 422),
+            (b"not a sound", "audio/wav", 422),
+            (b"", "audio/wav", 422),
+            (b"{}", "application/json", 415),
+            (bytes(9 * 1024 * 1024), "audio/wav", 413),
+        ):
+            answer = client.post("/v1/search", content=body, headers={"Content-Type": kind})
+            assert answer.status_code == status, answer.text
+            assert answer.json()["error"]["what"].endswith(".")

@@ -55,6 +55,16 @@ def test_another_encoder_shares_nothing(tmp_path: Path) -> None:
     assert other.asked == ["ab"]
 
 
+def test_rows_of_zeros_are_not_kept(tmp_path: Path) -> None:
+    CachedEncoder(Letters(), tmp_path).encode(["ab", "xyz", ""])
+    encoder = Letters()
+    cached = CachedEncoder(encoder, tmp_path)
+    assert cached.encode(["ab", "xyz", ""])[1:].tolist() == [[0, 0, 0]] * 2
+    assert sorted(encoder.asked) == ["", "xyz"]
+    cached.encode(["xyz"])
+    assert sorted(encoder.asked) == ["", "xyz"]
+
+
 @pytest.mark.parametrize("lost", [1, 31, 32, 33])
 def test_a_torn_tail_is_ignored_and_encoded_again(tmp_path: Path, lost: int) -> None:
     """A record here is 16 + 3 * 4 + 4 = 32 bytes."""

@@ -353,6 +353,17 @@ def test_a_cache_keeps_paths_by_what_is_in_them(tiny: Any, pictures: list[bytes]
     assert (first.encoded, again.encoded) == (4, 0)
 
 
+def test_a_cache_passes_on_what_is_refused_in_every_run(tiny: Any, pictures: list[bytes], tmp_path: Path) -> None:
+    contents = [pictures[0], b"nothing", tmp_path / "gone.png"]
+    for encoded in (3, 2):
+        refused: list[Refused] = []
+        cached: CachedEncoder[bytes | Path] = CachedEncoder(encoder(tiny("vit"), refused=refused), tmp_path / "cache")
+        vectors = cached.encode(contents)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 0], atol=1e-6)
+        assert str(tmp_path / "gone.png") in {entry.place for entry in refused}
+        assert (len(refused), cached.encoded) == (2, encoded)
+
+
 def test_importing_the_module_is_light() -> None:
     code = "import sys, endcap.encoders.image; sys.exit(bool({'torch', 'transformers', 'PIL'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,7 +20,6 @@ from endcap.encoders.packaged import sha256
 from endcap.encoders.sound import RATE, sound
 from endcap.encoders.speech import Speech, SpeechConfig, SpeechEncoder, Transcript
 from endcap.encoders.text import TextEncoder
-from endcap.encoders.whispers import Segment
 from endcap.testing.conformance_content import EncoderConformance
 
 LIMITS: dict[str, Any] = {"max_bytes": 10_000_000, "max_seconds": 60}
@@ -298,10 +297,6 @@ def test_a_model_that_is_not_there_is_the_callers_error(tmp_path: Path, engine: 
         Speech(SpeechConfig.model_validate({"model": str(tmp_path), "engine": engine}))
     with pytest.raises(CallerError, match="cannot be loaded"):
         Speech(SpeechConfig(model="no-such-model", engine="ctranslate2"))
-
-
-def test_segments_are_plain_values() -> None:
-    assert Segment(0.0, 1.5, "oat milk")._asdict() == {"start": 0.0, "end": 1.5, "text": "oat milk"}
 
 
 def test_listening_needs_no_torch(models: Path, speech: Speech) -> None:

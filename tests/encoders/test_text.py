@@ -152,6 +152,22 @@ def test_the_side_that_a_tokeniser_pads_on_changes_nothing(tiny_gpt: Path, tmp_p
     np.testing.assert_allclose(one.encode(texts), alone, atol=1e-6)
 
 
+def test_of_a_model_with_a_decoder_the_encoder_alone_is_read(tiny_gpt: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = _copy(tiny_gpt, tmp_path / "t5")
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(T5Config(vocab_size=7, d_model=8, d_ff=16, num_layers=1, num_heads=2, d_kv=4))
+    model.save_pretrained(folder)
+    encoder = _encoder(folder)
+    assert (encoder.dim, encoder.family.pooling) == (8, "mean")
+    with torch.inference_mode():
+        hidden = model.eval().encoder(input_ids=torch.tensor([[2, 4]])).last_hidden_state[0]
+    expected = torch.nn.functional.normalize(hidden.mean(0), dim=0).numpy()
+    np.testing.assert_allclose(encoder.encode(["red shoes", "milk"])[0], expected, atol=1e-6)
+
+
 def test_a_tokeniser_that_ends_its_texts_is_left_to_it(tiny: Path) -> None:
     assert _encoder(tiny, pooling="last").closing is None
 

@@ -7,7 +7,16 @@ import pytest
 from endcap import testing
 from endcap.core import protocols
 from endcap.core.types import Reason
-from endcap.testing import FakeEncoder, FakeEventSource, FakeFilter, FakeIndex, FakeScorer, FakeSelector, FakeSource
+from endcap.testing import (
+    FakeEncoder,
+    FakeEventSource,
+    FakeFilter,
+    FakeIndex,
+    FakeJudge,
+    FakeScorer,
+    FakeSelector,
+    FakeSource,
+)
 
 
 class LongRows(FakeEncoder):
@@ -107,6 +116,25 @@ class Centred(FakeScorer):
         return np.arange(len(features), dtype=np.float32)
 
 
+class Relative(FakeJudge):
+    def judge(self, history, candidates):
+        logits = super().judge(history, candidates)
+        return logits - logits.mean(dtype=np.float32) if len(logits) else logits
+
+
+class Moody(FakeJudge):
+    asked = 0
+
+    def judge(self, history, candidates):
+        self.asked += 1
+        return super().judge(history, candidates) + np.float32(self.asked)
+
+
+class Certain(FakeJudge):
+    def judge(self, history, candidates):
+        return np.full(len(candidates), np.inf, np.float32)
+
+
 class Overfull(FakeSelector):
     def select(self, query, ranked, chosen):
         return np.concatenate([chosen, ranked]).astype(np.int32)
@@ -169,6 +197,9 @@ BROKEN = [
     (testing.FilterConformance, ByPlace, (), "test_judges_each_item_by_itself"),
     (testing.FilterConformance, Shortened, (), "test_answers_for_each_item"),
     (testing.ScorerConformance, Centred, (), "test_order_of_candidates_does_not_matter"),
+    (testing.JudgeConformance, Relative, (), "test_judges_each_candidate_by_itself"),
+    (testing.JudgeConformance, Moody, (), "test_repeats_itself"),
+    (testing.JudgeConformance, Certain, (), "test_gives_one_finite_logit_per_candidate"),
     (testing.SelectorConformance, Overfull, (), "test_fills_no_more_than_asked"),
     (testing.SelectorConformance, Forgetting, (), "test_keeps_what_is_chosen_first"),
     (testing.VectorIndexConformance, Farthest, None, "test_finds_the_greatest_inner_products"),

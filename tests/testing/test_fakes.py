@@ -8,10 +8,12 @@ from endcap.testing import (
     FakeEventSource,
     FakeFilter,
     FakeIndex,
+    FakeJudge,
     FakeScorer,
     FakeSelector,
     FakeSource,
     FilterConformance,
+    JudgeConformance,
     ScorerConformance,
     SelectorConformance,
     VectorIndexConformance,
@@ -41,6 +43,11 @@ class TestFakeFilter(FilterConformance):
 class TestFakeScorer(ScorerConformance):
     def make(self):
         return FakeScorer()
+
+
+class TestFakeJudge(JudgeConformance):
+    def make(self):
+        return FakeJudge()
 
 
 class TestFakeSelector(SelectorConformance):

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
 from endcap.data.read import DataConfig
+from endcap.encoders.speech import SpeechConfig
 from endcap.encoders.text import TextEncoderConfig
 from endcap.models.buy_again import BuyAgainConfig
 from endcap.models.config import SequenceConfig
@@ -89,6 +90,18 @@ class TrainConfig(Section):
         return sources
 
 
+class JudgeConfig(Section):
+    model: str = Field(
+        "",
+        description="Run folder of a cross-encoder tuned for interest or ranking, seen from the workspace; it reads "
+        "the first candidates where validation shows that this helps. Empty: none.",
+    )
+    top: int = Field(10, ge=2, description="First candidates that are read.")
+    examples: int = Field(
+        3000, ge=1, description="Validation queries with a target among them that it is tried on, at most, by lot."
+    )
+
+
 class ServeConfig(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8765, ge=1, le=65535, description="Port to listen on.")
@@ -106,7 +119,9 @@ class Config(DataConfig):
     words: WordsConfig = WordsConfig()
     sequence: SequenceConfig = SequenceConfig()
     text: TextEncoderConfig = TextEncoderConfig()
+    speech: SpeechConfig = SpeechConfig()
     ranker: RankerConfig = RankerConfig()
+    judge: JudgeConfig = JudgeConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
 

@@ -84,8 +84,8 @@ def _examples(
     """Of the cases whose candidates hold a target: all targets and a sample of the rest. As one, or none."""
     asked, users, draws = [], [], []
     for task, case in cases:
-        draw = rng(config.seed, f"example:{task}:{case.user_id}:{case.now_ms}")
-        for one in _asked_as(question(task, case, histories, pipeline.table.ids), task, draw, config):
+        draw = draw_of(task, case, config)
+        for one in asked_as(question(task, case, histories, pipeline.table.ids), task, draw, config):
             asked.append(one)
             users.append(histories.users.position(case.user_id))
             draws.append(draw)
@@ -101,7 +101,12 @@ def _examples(
     return [Examples(features, targets, candidates.sizes, np.array([users[place] for place in kept], np.int64))]
 
 
-def _asked_as(asked: Question, task: str, draw: np.random.Generator, config: TrainConfig) -> list[Question]:
+def draw_of(task: str, case: Case, config: TrainConfig) -> np.random.Generator:
+    """For all that is left to chance in an example of a case."""
+    return rng(config.seed, f"example:{task}:{case.user_id}:{case.now_ms}")
+
+
+def asked_as(asked: Question, task: str, draw: np.random.Generator, config: TrainConfig) -> list[Question]:
     """The question as it was, and for some also as if asked by an anonymous visitor."""
     if task == "all" and len(asked.context.items) and draw.random() < config.newcomers:
         return [asked, as_newcomer(asked, int(draw.integers(1, 6)))]

@@ -1,7 +1,8 @@
 """Examples from a shop's own log and catalogue, for tuning on what its shoppers did next.
 
-The log is parted by time as everywhere: pairs of training come from its first part, those of validation and test from
-what followed. An anchor is what a shopper had bought or looked at last, as titles; the candidate is what came next.
+The log is parted by time, at the moments at which training parts it, so that what is tuned here has not read what
+`judging` tries it on: pairs of training come from the first part, those of validation and test from what followed. An
+anchor is what a shopper had bought or looked at last, as titles; the candidate is what came next.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from endcap.app.run import learnable
 from endcap.app.tasks import successes
 from endcap.core.determinism import rng
 from endcap.core.errors import CallerError, DataError
+from endcap.core.types import Int64Array
 from endcap.features.items import ItemTable
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import PARTS
@@ -55,7 +57,7 @@ def examples_of(shop: Shop, config: FinetuneConfig) -> pl.DataFrame:
 def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float, float, float]) -> pl.DataFrame:
     """anchor, candidate, known, group, segment, ts_ms and part of every act that followed another of its user.
 
-    bought: user_id, item_id, ts_ms. The parts hold so large shares of the acts, in the order of time. segment: how many
+    bought: user_id, item_id, ts_ms. The parts hold so large shares of all acts, in the order of time. segment: how many
     acts came before, so that a run shows where text helps most.
     """
     told = (
@@ -70,14 +72,21 @@ def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float,
         for place in range(1, len(seen)):
             if seen[place] not in seen[:place]:
                 anchor = seen[max(0, place - REMEMBERED) : place]
-                rows.append((anchor, seen[place], known, str(user[0]), times[place], _length(place)))
+                rows.append((anchor, seen[place], known, str(user[0]), times[place], length_name(place)))
     if not rows:
         raise DataError("No shopper acted on a second product that has text.", where="the log")
     columns = ["anchor", "candidate", "known", "group", "ts_ms", "segment"]
     frame = pl.DataFrame(rows, schema=columns, orient="row")
-    ends = frame["ts_ms"].quantile(shares[0]), frame["ts_ms"].quantile(shares[0] + shares[1])
-    part = np.searchsorted(np.array(ends, dtype=np.float64), frame["ts_ms"].to_numpy(), side="left")
+    part = np.searchsorted(_borders(bought["ts_ms"].to_numpy(), shares), frame["ts_ms"].to_numpy(), side="right")
     return frame.with_columns(part=pl.Series(np.array(PARTS)[part]))
+
+
+def _borders(ts_ms: Int64Array, shares: tuple[float, float, float]) -> Int64Array:
+    """int64 [2]: the first moments of validation and test, as in `data.split.split_by_time`; after the last act where
+    a part is to have none."""
+    times = np.append(np.sort(ts_ms), ts_ms.max() + 1)
+    places = [int(len(ts_ms) * share + 1e-9) for share in (shares[0], shares[0] + shares[1])]
+    return times[np.minimum(places, len(ts_ms))]
 
 
 def with_negatives(told: pl.DataFrame, seed: int, count: int = NEGATIVES) -> pl.DataFrame:
@@ -97,6 +106,6 @@ def with_negatives(told: pl.DataFrame, seed: int, count: int = NEGATIVES) -> pl.
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def _length(place: int) -> str:
+def length_name(acts: int) -> str:
     """A history's length as a segment's name."""
-    return next((name for most, name in ((1, "1"), (3, "2 to 3"), (7, "4 to 7")) if place <= most), "8 and more")
+    return next((name for most, name in ((1, "1"), (3, "2 to 3"), (7, "4 to 7")) if acts <= most), "8 and more")

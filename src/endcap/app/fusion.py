@@ -1,7 +1,8 @@
-"""How candidates are put in order: by the learned ranker, or by the simple blend where that does as well.
+"""How candidates are put in order: by the learned ranker, or by the simple blend where that does as well; and then,
+where it helps, by a second look at the first few.
 
-Both are tried on users they have not seen, and so is the ranker without each optional source. What was decided, and by
-how much, is told in sentences.
+Ranker and blend are tried on users they have not seen, and so is the ranker without each optional source. What was
+decided, and by how much, is told in sentences. For the second look see `judging`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,53 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from endcap.app.config import Config
-from endcap.models.blend import Blend, fit_blend, try_blend
+from endcap.core.errors import ArtifactError
+from endcap.models.blend import Blend, fit_blend, sources_of, try_blend
 from endcap.models.crossfit import Examples, Gains, ideal
+from endcap.models.judge import OnnxJudge
 from endcap.models.ranker import Ranker, Trial, fit_ranker, try_ranker
 from endcap.models.worth import without, worth
 from endcap.recommend.candidates import Shortlist
+from endcap.recommend.second_look import Weights
+
+WEIGHTS = "weights.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A tuned cross-encoder, and how much it weighs beside the ranker."""
+
+    judge: OnnxJudge
+    weights: Weights
+
+    def save(self, folder: Path) -> None:
+        """Into an existing empty folder."""
+        self.judge.save(folder)
+        (folder / WEIGHTS).write_bytes(msgspec.json.encode(self.weights))
+
+    @classmethod
+    def load(cls, folder: Path) -> Judged | None:
+        """None where there is no folder. ArtifactError where something of it cannot be read."""
+        if not folder.is_dir():
+            return None
+        try:
+            weights = msgspec.json.decode((folder / WEIGHTS).read_bytes(), type=Weights)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ArtifactError(f"What the judge weighs cannot be read: {error}.", where=str(folder)) from error
+        return cls(OnnxJudge.load(folder), weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fusion:
-    """What a release's candidates are ordered by. scorer, shortlist: None where there is too little to learn from."""
+    """What a release's candidates are ordered by. scorer, shortlist: None where there is too little to learn from.
+    judged: None where no second look is taken. It has a folder of its own; `save` and `load` leave it aside."""
 
     scorer: Ranker | Blend | None = None
     shortlist: Shortlist | None = None
+    judged: Judged | None = None
 
     def save(self, folder: Path) -> None:
         if self.scorer is not None:
@@ -93,6 +126,20 @@ def fuse(examples: Examples, names: tuple[str, ...], config: Config, progress: C
     else:
         scorer = fit_blend(examples, names)
     return Fused(scorer, frozenset(left_out), (*notes, _told(scorer, trial, blended, examples)))
+
+
+def learned_from(
+    scorer: Ranker | Blend | None, examples: Examples, names: tuple[str, ...], config: Config, part: NDArray[np.bool_]
+) -> Ranker | Blend | None:
+    """A scorer like the given one, from the same sources, that knows some of the queries only. part: bool [q]."""
+    if scorer is None:
+        return None
+    some = examples.of(part)
+    for source in set(sources_of(names)) - set(sources_of(scorer.names)):
+        some, names = without(some, names, source, config.train.per_source)
+    if isinstance(scorer, Blend):
+        return fit_blend(some, names)
+    return fit_ranker(some, names, config.ranker, scorer.trees, config.train.seed, config.train.threads)
 
 
 def _told(scorer: Ranker | Blend, trial: Trial, blended: Gains, examples: Examples) -> str:

@@ -7,12 +7,15 @@
   sources/            one folder a candidate source
   search/             words and vectors of the items, and the encoder that reads queries (see `app.search`)
   ranker/             the LightGBM model and the names of its features, or a blend's weights; the shortlist's weights
+  judge/              a cross-encoder for a second look and what it weighs, where that helps
   evaluation.json     every model beside every baseline, where training measured them
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 
 import endcap
 from endcap.app.config import Config
-from endcap.app.fusion import Fusion
+from endcap.app.fusion import Fusion, Judged
 from endcap.app.search import read_search, write_search
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
@@ -35,6 +38,7 @@ from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExclu
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
 from endcap.recommend.search import Searcher
+from endcap.recommend.second_look import SecondLook
 from endcap.recommend.select import Best, NewItems, SlateConfig
 
 
@@ -72,6 +76,7 @@ def build_pipeline(
         hydrator=hydrator,
         scorer=fusion.scorer,
         shortlist=fusion.shortlist,
+        second_look=_second_look(fusion.judged, fitted.table),
         filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
         selectors=selectors(slate or SlateConfig(), fitted.stats),
         per_source=per_source,
@@ -79,6 +84,10 @@ def build_pipeline(
         sold=int((fitted.stats.baskets > 0).sum()),
     )
     return pipeline, eligible
+
+
+def _second_look(judged: Judged | None, table: ItemTable) -> SecondLook | None:
+    return None if judged is None else SecondLook(judged.judge, table.texts(), judged.weights)
 
 
 def selectors(slate: SlateConfig, stats: ItemStats) -> tuple[Selector, ...]:
@@ -119,6 +128,9 @@ def write_release(
         save_sources(fitted.sources, folder / "sources")
         fusion.save(folder / "ranker")
         notes += filter(None, [write_search(folder / "search", fitted.table, content, config)])
+        if fusion.judged is not None:
+            (folder / "judge").mkdir()
+            fusion.judged.save(folder / "judge")
         if evaluation is not None:
             (folder / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(evaluation), indent=1))
         manifest = Manifest(
@@ -138,10 +150,15 @@ def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | N
     until_ms, per_source, seq = (fact(manifest, name) for name in ("until_ms", "per_source", "seq"))
     fitted = Fitted(table, ItemStats.load(folder / "stats"), load_sources(folder / "sources"), until_ms)
     names = Hydrator(table, fitted.stats, [source.name for source in fitted.sources]).names
-    fusion = Fusion.load(folder / "ranker", names)
+    fusion = read_fusion(folder, names)
     pipeline, eligible = build_pipeline(fitted, fusion, per_source, slate=slate)
     searcher = read_search(folder, fitted, fusion, pipeline.filters)
     return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, searcher, eligible, seq)
+
+
+def read_fusion(folder: Path, names: Sequence[str]) -> Fusion:
+    """What orders a release's candidates. names: of the features."""
+    return replace(Fusion.load(folder / "ranker", names), judged=Judged.load(folder / "judge"))
 
 
 def fact(manifest: Manifest, name: str) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from endcap.app.config import Config
 from endcap.app.fusion import Fusion
 from endcap.app.ingest import Progress
-from endcap.app.publish import fact, write_release
+from endcap.app.publish import fact, read_fusion, write_release
 from endcap.app.run import Run
 from endcap.app.sequences import refit_sequence
 from endcap.app.sources import Fitted, fit_lasting, source_names
@@ -131,7 +131,7 @@ class _Refit(Run):
         """What ordered the release's candidates. CallerError where the features would be others now."""
         features = Hydrator(self.table, fitted.stats, [source.name for source in fitted.sources]).names
         try:
-            return Fusion.load(folder / "ranker", features)
+            return read_fusion(folder, features)
         except ArtifactError as error:
             raise CallerError(
                 f"The release cannot be refitted: {error}",

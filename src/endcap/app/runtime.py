@@ -24,6 +24,7 @@ import polars as pl
 from endcap.app.config import Config, load_config
 from endcap.app.events import check_events, typed_event
 from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.search import Ear
 from endcap.app.serving import Serving
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from endcap.app.pretrain import Pretrained
     from endcap.app.refit import Refitted
     from endcap.app.train import Trained
+    from endcap.encoders.speech import Transcript
 
 CONFIG_FILE = "endcap.toml"
 STARTER = """# What differs from the defaults. Every key: docs/reference/configuration.md
@@ -89,6 +91,7 @@ class Shop:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
         self._serving = Serving(self.releases, store, config.slate)
+        self._ear = Ear(config.speech)
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
@@ -263,6 +266,14 @@ class Shop:
             for item, score, ways in zip(found.items, found.scores, found.ways, strict=True)
         )
         return Slate(f"s-{uuid.uuid4().hex}", release.id, query.placement, items, found.degraded)
+
+    def search_spoken(self, clip: bytes, user: str | None = None, n: int = 10, **rest: Any) -> tuple[Slate, Transcript]:
+        """As `search`, for words that were spoken: a sound file's bytes. Needs the extra `speech`.
+
+        DataError for bytes that are no sound, and where nobody speaks.
+        """
+        heard = self._ear.transcribe(clip)
+        return self.search(heard.text[:MAX_QUERY], user, n, **rest), heard
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
         """Items to show beside one, for no shopper in particular."""

@@ -26,6 +26,7 @@ from endcap.core.protocols import Encoder, Filter
 from endcap.core.types import Float32Array
 from endcap.encoders.onnx import OnnxTextEncoder
 from endcap.encoders.packaged import models_folder
+from endcap.encoders.speech import Speech, SpeechConfig, Transcript
 from endcap.features.items import ItemTable
 from endcap.features.words import words_of
 from endcap.index.exact import ExactIndex
@@ -49,6 +50,21 @@ class QueryEncoder:
             if self._encoder is None:
                 self._encoder = OnnxTextEncoder(self._folder).queries()
             return self._encoder.encode(contents)
+
+
+class Ear:
+    """Writes down what is said, by a model that is loaded when the first clip comes, one clip after the other."""
+
+    def __init__(self, config: SpeechConfig) -> None:
+        self._config, self._lock = config, Lock()
+        self._speech: Speech | None = None
+
+    def transcribe(self, clip: bytes) -> Transcript:
+        """Raises what `Speech` raises: MissingExtraError without the extra `speech`, DataError where nobody speaks."""
+        with self._lock:
+            if self._speech is None:
+                self._speech = Speech(self._config)
+            return self._speech.transcribe(clip)
 
 
 def write_search(folder: Path, table: ItemTable, content: Float32Array | None, config: Config) -> str:

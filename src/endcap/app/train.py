@@ -5,22 +5,26 @@ The log is split by time, 6:2:2 by default (see `plans` for the other way).
     2. At several moments of the validation part, fresh sources are fitted on everything before the moment, and each
        user's first basket after it gives examples. The ranker learns from these alone, so it never sees a source
        score an event the source was fitted on. Where a blend of scores does as well, it takes the ranker's place.
+       Where a cross-encoder is named, it is tried on the same cases, and stays where it helps (see `judging`).
     3. All sources are fitted again on training and validation, and everything is measured once on the test part.
     4. For the release all sources are fitted on the whole log, with the ranker as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from endcap.app import judging
 from endcap.app.evaluation import compare, users_per_second
 from endcap.app.examples import examples_at, join, shortlist_for
-from endcap.app.fusion import Fusion, fuse
+from endcap.app.fusion import Fusion, fuse, learned_from
 from endcap.app.ingest import Progress
 from endcap.app.plans import Plan, Stage, plan
 from endcap.app.publish import build_pipeline, write_release
@@ -77,12 +81,14 @@ def measure(shop: Shop, *, progress: Progress) -> Measured:
 @dataclass(frozen=True, slots=True, eq=False)
 class Taught:
     """What there is to learn from: how many past moments, examples of them (None where no source proposed what was
-    bought), the names of their features, and what shortened their candidates."""
+    bought), the names of their features, and what shortened their candidates. lasting: the slow sources, kept where a
+    judge is to be tried on the same cases."""
 
     moments: int
     examples: Examples | None
     names: tuple[str, ...]
     shortlist: Shortlist | None
+    lasting: tuple[CandidateSource, ...] = ()
 
 
 class Training(Run):
@@ -122,11 +128,14 @@ class Training(Run):
     def _learn(self, *, test: bool, release: bool) -> tuple[Plan, Fusion]:
         """All that comes before the test part is looked at."""
         steps = self.prepare(test=test, release=release)
-        return steps, self.fuse(self.teach(steps))
+        taught = self.teach(steps)
+        return steps, self.judge(steps, taught, self.fuse(taught))
 
     def prepare(self, *, test: bool, release: bool) -> Plan:
         """The log and what will be asked of it. test, release: what sources will be fitted for, after the examples."""
         seed_everything(self.config.train.seed)
+        if self.config.judge.model:
+            judging.check(self._run_to_judge())
         self.read()
         self.leave_out_idle()
         self.content = self.encode(self.config.train.sources)
@@ -154,7 +163,8 @@ class Training(Run):
             progress = partial(self.share, "ranker examples", place, len(steps.examples))
             parts += examples_at(pipeline, self.histories, moment.cases, train, progress)
         asked = sum(len(cases) for moment in steps.examples for cases in moment.cases.values())
-        return Taught(asked, join(parts) if parts else None, pipeline.hydrator.names, fusion.shortlist)
+        kept = tuple(lasting) if self.config.judge.model else ()
+        return Taught(asked, join(parts) if parts else None, pipeline.hydrator.names, fusion.shortlist, kept)
 
     def fuse(self, taught: Taught) -> Fusion:
         """The rest of step 2."""
@@ -167,6 +177,54 @@ class Training(Run):
         self.left_out |= fused.left_out
         self.notes += fused.notes
         return Fusion(fused.scorer, taught.shortlist)
+
+    def judge(self, steps: Plan, taught: Taught, fusion: Fusion) -> Fusion:
+        """The fusion with the cross-encoder that the settings name, where it helps."""
+        found = self.try_judge(steps, taught, fusion) if self.config.judge.model else None
+        if found is None:
+            return fusion
+        self.notes += found.notes
+        return replace(fusion, judged=found.kept)
+
+    def try_judge(self, steps: Plan, taught: Taught, fusion: Fusion) -> judging.Found | None:
+        """What it is worth beside the ranker; None where there was nothing to teach a ranker either."""
+        if taught.examples is None:
+            return None
+        stage = "try the cross-encoder"
+        self.stage(stage)
+        half = judging.halves(len(self.histories), self.config.train.seed)
+        return judging.judge_by(
+            self._run_to_judge(),
+            self._tops(steps, taught, fusion, half),
+            self.table.texts(),
+            half,
+            self.config,
+            partial(self.share, stage, 0, 1),
+        )
+
+    def _tops(
+        self, steps: Plan, taught: Taught, fusion: Fusion, half: NDArray[np.int64]
+    ) -> Iterator[list[judging.Top]]:
+        """The first candidates at each moment, each half of the shoppers ranked by what the other taught."""
+        assert taught.examples is not None
+        parts = [half[taught.examples.users] != number for number in range(judging.HALVES)]
+        if not all(part.any() for part in parts):
+            return
+        fusions = [
+            replace(fusion, scorer=learned_from(fusion.scorer, taught.examples, taught.names, self.config, part))
+            for part in parts
+        ]
+        wanted = -(-self.config.judge.examples // len(steps.examples))
+        for moment in steps.examples:
+            fitted = self.assemble(moment.past, moment.until_ms, taught.lasting)
+            pipelines = [
+                build_pipeline(fitted, one, self.config.train.per_source, shown=self._everything())[0]
+                for one in fusions
+            ]
+            yield judging.first_few(pipelines, half, self.histories, moment.cases, self.config, wanted)
+
+    def _run_to_judge(self) -> Path:
+        return self.shop.folder / self.config.judge.model
 
     def fit_at(self, stage: Stage) -> Fitted:
         """Step 3: all sources on what was known then."""

@@ -88,6 +88,16 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class Judge(Protocol):
+    """Reads what a shopper acted on together with each of a few candidates, which no score of one item alone can do."""
+
+    def judge(self, history: Sequence[str], candidates: Sequence[str]) -> Float32Array:
+        """float32 [len(candidates)]: logits, higher is better, each candidate for itself. history: texts of what the
+        shopper acted on last, oldest first, at least one. Serves without torch."""
+        ...
+
+
+@runtime_checkable
 class Selector(Protocol):
     """Fills the slate: takes what remains, best first, and what is chosen already; returns the longer choice."""
 

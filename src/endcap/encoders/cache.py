@@ -6,7 +6,8 @@
     record: key (16 bytes), vector (float32 x dim, little-endian), CRC-32 of both (4 bytes)
 
 Every writer appends to a shard of its own, so several may run at once. What a killed writer left unfinished at a
-shard's end does not pass the length or the checksum and is ignored; it will be encoded again.
+shard's end does not pass the length or the checksum and is ignored; it will be encoded again. A row of zeros says that
+there was nothing to encode, or that the encoder refused the content, and is not kept: each run is told anew.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class CachedEncoder(Generic[Content]):
 
     def encode(self, contents: Sequence[Content]) -> Float32Array:
         """float32 [len(contents), dim]; equal contents are encoded once."""
-        keys = [_digest(_bytes(content)) for content in contents]
+        keys = [_key(content) for content in contents]
         missing = {key: content for key, content in zip(keys, contents, strict=True) if key not in self._places}
         for part in _parts(list(missing.items())):
             self._add([key for key, _ in part], self._encoder.encode([content for _, content in part]))
@@ -83,7 +84,7 @@ class CachedEncoder(Generic[Content]):
         records["vector"] = vectors
         records["crc"] = [_crc(row) for row in _rows(records)]
         with self._shard.open("ab") as file:
-            file.write(records.tobytes())
+            file.write(records[np.any(vectors != 0, axis=1)].tobytes())
             file.flush()
             os.fsync(file.fileno())
         self.encoded += len(keys)
@@ -110,14 +111,23 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
 
-def _bytes(content: Content) -> bytes:
-    if isinstance(content, Path):
-        return content.read_bytes()
-    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+def _key(content: Content) -> bytes:
+    """The hash of what is in it; of the path, where the file cannot be read, so that the encoder says what is wrong."""
+    if isinstance(content, str):
+        return _digest(content.encode("utf-8", "surrogatepass"))
+    if isinstance(content, bytes):
+        return _digest(content)
+    try:
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=KEY_BYTES)).digest()
+    except OSError:
+        return _digest(b"\0unreadable\0" + os.fsencode(content))
 
 
 def _size(content: Content) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
+    if isinstance(content, Path):
+        return content.stat().st_size if content.is_file() else 0
+    return len(content)
 
 
 def _rows(records: NDArray[Any]) -> Iterator[memoryview]:

@@ -152,6 +152,8 @@ def _load(source: str) -> tuple[Any, Any, bool]:
     finally:
         if bars:
             logging.enable_progress_bar()
+    if further := set(processor.model_input_names) - {"pixel_values"}:
+        raise unloadable(source, f"it reads {min(further)} beside the picture.")
     untrained = {name for name in report["missing_keys"] if not name.startswith("pooler.")}
     if untrained:
         raise unloadable(source, f"it has no weights for {min(untrained)}.")

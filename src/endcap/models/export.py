@@ -57,7 +57,7 @@ def tower_onnx(tower: nn.Module, n_items: int, max_len: int) -> bytes:
         raise MissingExtraError("onnxscript", "train") from error
     batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=max_len)
     example = torch.from_numpy(random_histories(n_items, max_len, rows=3))
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             tower.eval(),
             (example,),
@@ -101,7 +101,7 @@ def _npy(array: Float32Array) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter prints its steps and warns of its own internals; neither is news to whoever trains a shop."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

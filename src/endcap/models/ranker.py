@@ -47,6 +47,10 @@ class Ranker:
     def __init__(self, booster: lightgbm.Booster, names: Sequence[str]) -> None:
         self._booster, self.names = booster, tuple(names)
 
+    @property
+    def trees(self) -> int:
+        return int(self._booster.num_trees())
+
     def score(self, features: Float32Array, candidates: Candidates) -> Float32Array:
         return self.predict(features)
 

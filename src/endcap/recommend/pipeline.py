@@ -1,13 +1,15 @@
-"""The path of one query: candidates, features, score, selection, reasons. The same object trains and answers."""
+"""The path of one query: candidates, features, score, second look, selection, reasons. The same object trains and
+answers."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import (
@@ -25,6 +27,7 @@ from endcap.recommend.explain import Explainer
 from endcap.recommend.filters import every
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.score import RankFusion
+from endcap.recommend.second_look import SecondLook
 
 LOG = logging.getLogger(__name__)
 LOOKED_THROUGH = 1000
@@ -60,6 +63,7 @@ class Pipeline:
         hydrator: Hydrator,
         scorer: Scorer | None,
         shortlist: Shortlist | None = None,
+        second_look: SecondLook | None = None,
         filters: Sequence[Filter],
         selectors: Sequence[Selector],
         per_source: int,
@@ -69,6 +73,7 @@ class Pipeline:
         self.table, self.sources, self.hydrator, self.scorer = table, tuple(sources), hydrator, scorer
         self.filters, self.selectors = tuple(filters), tuple(selectors)
         self.shortlist, self._names = shortlist, [source.name for source in self.sources]
+        self.second_look = second_look
         self.per_source, self.fallback, self.sold = per_source, fallback, sold
         self._titles = table.titles()
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
@@ -108,7 +113,8 @@ class Pipeline:
             scores = RankFusion().score(np.empty((0, 0), np.float32), together)
             degraded["ranker"] = error
         parts = np.split(scores, np.cumsum(together.sizes)[:-1])
-        return [_sorted(one, part, degraded) for one, part in zip(found, parts, strict=True)]
+        ranked = [_sorted(one, part, degraded) for one, part in zip(found, parts, strict=True)]
+        return self._looked_at(ranked, [context for _, context in asked], degraded)
 
     def answer(self, query: Query, context: Context) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
         """The slate's items with reasons, and the stages that gave way to a fallback."""
@@ -129,6 +135,23 @@ class Pipeline:
         if self.scorer is None or not len(candidates.items):
             return RankFusion().score(np.empty((0, 0), np.float32), candidates)
         return self.scorer.score(self.hydrator.features(candidates, contexts), candidates)
+
+    def _looked_at(
+        self, ranked: list[Ranked], contexts: Sequence[Context], degraded: dict[str, Exception]
+    ) -> list[Ranked]:
+        """The same candidates, the first few of each in the order of a second look, where there is one."""
+        if self.second_look is None:
+            return ranked
+        found = []
+        try:
+            for one, context in zip(ranked, contexts, strict=True):
+                seen = self.second_look.look(context, one.items, one.scores)
+                found.append(one if seen is None else _reordered(one, *seen))
+        except Exception as error:  # the ranker's order is the next best answer
+            LOG.exception("The judge failed; the slate is in the ranker's order.")
+            degraded["judge"] = error
+            return ranked
+        return found
 
     def _recommendation(self, query: Query, context: Context, ranked: Ranked, place: int) -> Recommendation:
         item = int(ranked.items[place])
@@ -166,3 +189,7 @@ def _is_known(context: Context) -> bool:
 def _sorted(candidates: Candidates, scores: Float32Array, degraded: Mapping[str, Exception]) -> Ranked:
     rows = np.lexsort((candidates.items, -scores))
     return Ranked(candidates, candidates.items[rows], scores[rows], rows, degraded)
+
+
+def _reordered(ranked: Ranked, order: NDArray[np.int64], scores: Float32Array) -> Ranked:
+    return replace(ranked, items=ranked.items[order], scores=scores, rows=ranked.rows[order])

@@ -1,4 +1,4 @@
-"""Conformance suites for what answers a query: candidate sources, filters, scorers, selectors."""
+"""Conformance suites for what answers a query: candidate sources, filters, scorers, judges, selectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endcap.core.protocols import BulkSource, CandidateSource, Filter, Scorer, Selector
+from endcap.core.protocols import BulkSource, CandidateSource, Filter, Judge, Scorer, Selector
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Int64Array, Placement, Query, Reason
 from endcap.testing.contexts import a_context, a_stranger
 
@@ -206,6 +206,53 @@ class ScorerConformance:
         scores, ranks = draw.random((8, 2)).astype(np.float32), np.tile(np.arange(8, dtype=np.float32)[:, None], 2)
         candidates = Candidates.of(np.arange(8, dtype=np.int32)[order], scores[order], ranks[order], 8)
         return scorer.score(features[order], candidates)
+
+
+class JudgeConformance:
+    """history, candidates: texts the judge can read, the candidates distinct. tolerance: how far a logit may move with
+    what is judged beside it (padded and quantised models move a little)."""
+
+    history: Sequence[str] = ("green tea", "oat milk, 1 litre")
+    candidates: Sequence[str] = ("oat milk, barista", "running shoes", "black tea", "USB-C charger 30 W")
+    tolerance: float = 1e-3
+
+    def make(self) -> Judge:
+        """The judge under test."""
+        raise NotImplementedError
+
+    def test_gives_one_finite_logit_per_candidate(self) -> None:
+        judge = self.make()
+        assert isinstance(judge, Judge), "judge is missing"
+        for n in (len(self.candidates), 1, 0):
+            logits = judge.judge(self.history, self.candidates[:n])
+            assert logits.dtype == np.float32, f"logits are {logits.dtype}"
+            assert logits.shape == (n,), f"the shape is {logits.shape} for {n} candidates"
+            assert np.isfinite(logits).all(), "a logit is not finite"
+
+    def test_judges_each_candidate_by_itself(self) -> None:
+        judge = self.make()
+        together = judge.judge(self.history, self.candidates)
+        alone = np.concatenate([judge.judge(self.history, [candidate]) for candidate in self.candidates])
+        np.testing.assert_allclose(together, alone, atol=self.tolerance)
+        backwards = judge.judge(self.history, list(reversed(self.candidates)))[::-1]
+        np.testing.assert_allclose(together, backwards, atol=self.tolerance)
+
+    def test_repeats_itself(self) -> None:
+        judge = self.make()
+        first, _ = judge.judge(self.history, self.candidates), judge.judge(self.history[:1], self.candidates)
+        np.testing.assert_array_equal(judge.judge(self.history, self.candidates), first)
+
+    def test_reads_histories_of_any_length(self) -> None:
+        judge = self.make()
+        for history in (self.history[:1], list(self.history) * 50):
+            logits = judge.judge(history, self.candidates)
+            assert np.isfinite(logits).all(), f"a logit is not finite after {len(history)} texts"
+
+    def test_leaves_its_arguments_as_they_were(self) -> None:
+        history, candidates = list(self.history), list(self.candidates)
+        self.make().judge(history, candidates)
+        assert history == list(self.history), "the history was written to"
+        assert candidates == list(self.candidates), "the candidates were written to"
 
 
 class SelectorConformance:

@@ -94,6 +94,17 @@ class FakeScorer:
         return np.asarray(features.sum(axis=1), np.float32)
 
 
+class FakeJudge:
+    """How many words a candidate shares with each text of the history, the latest weighing most."""
+
+    def judge(self, history: Sequence[str], candidates: Sequence[str]) -> Float32Array:
+        logits = np.zeros(len(candidates), np.float32)
+        for age, text in enumerate(reversed(history)):
+            words = set(text.lower().split())
+            logits += [0.5**age * len(words & set(candidate.lower().split())) for candidate in candidates]
+        return logits
+
+
 class FakeSelector:
     """Fills the slate from the top."""
 

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web.problems import ROUTES_NEXT_STEP, NotJsonError
+from endcap.web.problems import ROUTES_NEXT_STEP, NotJsonError, NotSoundError
 
 
 async def shop_of(request: Request) -> Shop:
@@ -30,6 +30,16 @@ async def json_declared(request: Request) -> None:
             "The body is not declared as JSON.",
             where="Content-Type",
             next_step="Send the header Content-Type: application/json.",
+        )
+
+
+async def sound_declared(request: Request) -> None:
+    """NotSoundError for a body that is not declared as sound."""
+    if not request.headers.get("content-type", "").strip().lower().startswith("audio/"):
+        raise NotSoundError(
+            "The body is not declared as sound.",
+            where="Content-Type",
+            next_step="Send the header Content-Type: audio/wav.",
         )
 
 

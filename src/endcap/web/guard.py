@@ -16,6 +16,8 @@ from endcap.web.problems import problem_response
 
 LOG = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1024 * 1024
+MEDIA_BYTES = 8 * 1024 * 1024  # of a clip: some four minutes as a telephone sends them
+MEDIA_ROUTES = frozenset({("POST", "/v1/search")})
 BODY_TIMEOUT_S = 15.0
 REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 HEADERS = {
@@ -76,8 +78,9 @@ class Guard:
     async def _body(self, scope: Scope, receive: Receive) -> bytes | JSONResponse:
         """The whole body, or the answer to one that is too large or too slow."""
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.max_body_bytes:
-            return self._too_large()
+        most = MEDIA_BYTES if (scope["method"], scope["path"]) in MEDIA_ROUTES else self.max_body_bytes
+        if declared.isdecimal() and int(declared) > most:
+            return _too_large(most)
         if not declared and scope["method"] in {"GET", "HEAD", "OPTIONS"}:
             return b""
         parts, size = [], 0
@@ -89,8 +92,8 @@ class Guard:
                         return problem_response(400, "The connection was closed before the body was complete.")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
-                    if size > self.max_body_bytes:
-                        return self._too_large()
+                    if size > most:
+                        return _too_large(most)
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError:
@@ -100,15 +103,6 @@ class Guard:
                 next_step="Send it again.",
                 headers={"Connection": "close"},
             )
-
-    def _too_large(self) -> JSONResponse:
-        return problem_response(
-            413,
-            f"The body is larger than {self.max_body_bytes} bytes.",
-            "body",
-            "Send the events in several requests.",
-            {"Connection": "close"},
-        )
 
 
 class LoopbackOnly:
@@ -162,3 +156,13 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _too_large(most: int) -> JSONResponse:
+    return problem_response(
+        413,
+        f"The body is larger than {most} bytes.",
+        "body",
+        "Send events in several requests, and shorter clips.",
+        {"Connection": "close"},
+    )

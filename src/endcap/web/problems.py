@@ -26,6 +26,12 @@ class NotJsonError(CallerError):
     http_status = 415
 
 
+class NotSoundError(CallerError):
+    """The body is not declared as sound."""
+
+    http_status = 415
+
+
 class Problem(BaseModel):
     """what: a sentence. where: the field, route or file; may be empty. next_step: what to do now; may be empty."""
 

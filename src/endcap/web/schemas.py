@@ -126,16 +126,22 @@ class RecommendParams(RecommendBase):
     category: list[str] = Field([], description="Only items of these categories.")
 
 
-class SearchParams(BaseModel):
-    """The query string of a search. Lists are repeated or separated by commas."""
+class SearchBase(BaseModel):
+    """What every search has in its query string. Lists are repeated or separated by commas."""
 
     model_config = _wire()
-    q: str = Field(max_length=1000, description="What is searched for, in any language that the encoder reads.")
     user_id: Label | None = Field(None, description="The shopper; a stranger without one.")
     n: int = Field(10, description="How many items, 1 to 500.")
     exclude: list[str] = Field([], description="Item ids that must not appear.")
     category: list[str] = Field([], description="Only items of these categories.")
     locale: str = Field("en", max_length=35, description="Language of the reasons.")
+
+
+class SearchParams(SearchBase):
+    """The query string of a search for words."""
+
+    model_config = _wire()
+    q: str = Field(max_length=1000, description="What is searched for, in any language that the encoder reads.")
 
 
 class RecommendIn(RecommendBase):
@@ -195,6 +201,13 @@ class SlateAnswer(BaseModel):
     placement: Placement
     items: list[RecommendedItem]
     degraded: list[str] = Field(description="Stages that gave way to a fallback for this answer.")
+
+
+class SpokenAnswer(SlateAnswer):
+    """The list to show, and what was heard."""
+
+    heard: str = Field(description="The words that were searched for.")
+    language: str = Field(description="Code of the language that was spoken.")
 
 
 class UserAnswer(BaseModel):

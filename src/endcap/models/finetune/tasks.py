@@ -26,6 +26,7 @@ from endcap.models.finetune.examples import group_codes
 from endcap.models.finetune.heads import Bags, BiModel, CrossModel
 from endcap.models.finetune.labels import class_weights, label_tensor
 from endcap.models.finetune.masked import MaskedModel
+from endcap.models.judge import JOINED, joined
 
 if TYPE_CHECKING:
     from endcap.models.finetune.augment import Augmenter
@@ -274,17 +275,14 @@ class Matching(TuneTask):
         if rows is not None:
             candidates = self.altered(candidates, rows)
         if isinstance(self.net, CrossModel):
-            joined = [JOINED.join(reversed(anchor)) for anchor in anchors]  # the latest first: it is what is cut last
-            out: Tensor = self.net(joined, candidates)[:, 0]
+            read = [joined(anchor) for anchor in anchors]
+            out: Tensor = self.net(read, candidates)[:, 0]
             return out
         bags = Bags(anchors, candidates, self.config.task.decay)
         vectors = self.net(bags.texts)
         cosines = (bags.anchors(vectors.texts) * vectors.texts[bags.candidates.to(vectors.texts.device)]).sum(1)
         logits: Tensor = vectors.scale * cosines + vectors.bias
         return logits
-
-
-JOINED = " ; "
 
 
 class Masked(TuneTask):
