@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import tables, tables_models
 
 ROOT = Path(__file__).parents[1]
 EACH = {"costs": tables.costs, "sources": tables.sources, "time": tables.time}
@@ -29,6 +29,8 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "cold": partial(tables.cold, "beauty"),
         "refit": tables.refit,
         "transfer": partial(tables.transfer, "beauty"),
+        "encoders": tables_models.encoders,
+        "multimodal": tables_models.multimodal,
         "demo": tables.demo,
     },
 }
