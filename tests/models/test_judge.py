@@ -15,7 +15,7 @@ from endcap.models import judge_export
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.methods import apply_method
-from endcap.models.finetune.tuned import Tuned, load_tuned, new_net, start_backbone
+from endcap.models.finetune.tuned import Tuned, digest_of, load_tuned, new_net, start_backbone
 from endcap.models.finetune.tuner import task_of
 from endcap.models.judge import OnnxJudge
 from endcap.models.judge_export import export_judge
@@ -42,11 +42,7 @@ def tuned_run(folder, base, kind="interest", method="full", **task):
     for name, weights in net.named_parameters():
         if "lora_B" in name or "adapter" in name.lower():
             torch.nn.init.normal_(weights, std=0.3)
-    digest = ""
-    if method != "full":
-        from endcap.models.finetune.pretrained import fingerprint
-
-        digest = fingerprint(start_backbone(config, str(base)).body)
+    digest = "" if method == "full" else digest_of(start_backbone(config, str(base)))
     Tuned(config, net.eval(), str(base), digest).save(folder / "model")
     return folder
 
