@@ -1,5 +1,7 @@
+import gc
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +86,32 @@ def test_a_process_that_is_killed_is_told_of():
         in_order(lambda piece: os._exit(9), 500, 2, lambda share: None)
     with pytest.raises(ServiceError, match="ended before its work was done"):
         side_by_side([lambda tell: os._exit(9)], lambda share: None)
+
+
+class Leftover:
+    """What a parent left in a cycle; when it is tidied up, it writes down by whom."""
+
+    def __init__(self, told: Path) -> None:
+        self.told, self.itself = told, self
+
+    def __del__(self) -> None:
+        with self.told.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+@pytest.mark.parametrize("way", ["works", "pieces"])
+def test_a_forked_process_does_not_tidy_up_after_its_parent(tmp_path: Path, way: str) -> None:
+    """A model with threads of its own would wait at its end for threads that are not there."""
+    told = tmp_path / "told"
+    gc.collect()
+    gc.disable()
+    try:
+        Leftover(told)
+        if way == "works":
+            side_by_side([lambda tell: gc.collect(), lambda tell: gc.collect()], lambda share: None)
+        else:
+            in_order(lambda piece: [gc.collect() * (place == piece[0]) for place in piece], 500, 2, lambda share: None)
+    finally:
+        gc.enable()
+        gc.collect()
+    assert told.read_text().split() == [str(os.getpid())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
@@ -113,11 +114,18 @@ def _ended_early() -> ServiceError:
 
 def _report(work: Callable[[Tell], Any], there: Any) -> None:
     """In a process of its own: do it, and tell how it goes."""
-    threadpool_limits(1)
+    _begin_apart()
     try:
         there.send(("done", work(lambda share: there.send(("share", share)))))
     except Exception as error:
         there.send(("error", error))
+
+
+def _begin_apart() -> None:
+    """In a forked process. What the parent left behind is not tidied up here: a speech model, for one, waits at its end
+    for threads that are the parent's alone."""
+    gc.freeze()
+    threadpool_limits(1)
 
 
 def _pool(work: Callable[[range], Sequence[Any]], workers: int) -> ProcessPoolExecutor:
@@ -130,7 +138,7 @@ def _take_up(work: Callable[[range], Sequence[Any]]) -> None:
 
     One thread a worker: the products are small, and several workers' threads would wait for each other.
     """
-    threadpool_limits(1)
+    _begin_apart()
     global _work  # noqa: PLW0603
     _work = work
 
