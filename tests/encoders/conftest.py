@@ -25,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     config = BertConfig(
-        vocab_size=len(tokens), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        vocab_size=len(tokens), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     BertModel(config).save_pretrained(folder)
     BertTokenizerFast(vocab={token: place for place, token in enumerate(tokens)}).save_pretrained(folder)
@@ -45,7 +45,7 @@ def tiny_gpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     tokens = ["<end>", "<unknown>", *WORDS]
     config = GPT2Config(
-        vocab_size=len(tokens), n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+        vocab_size=len(tokens), n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unknown>"))

@@ -172,20 +172,26 @@ def _graph(encoder: TextEncoder) -> Any:
 
 def _int8(graph: Any, encoder: TextEncoder, sample: Sequence[str]) -> Any:
     """The graph in whole numbers, fitted to how far its activations reach on some of the texts, read both ways."""
-    import onnx
-    import onnxruntime
-
     from endcap.encoders.onnx_int8 import activations, quantise, reach
 
     names = activations(graph)
-    seen = onnx.ModelProto()
-    seen.CopyFrom(graph)
-    seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    session = onnxruntime.InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = _telling(graph, names)
     prefixes = (encoder.family.passage_prefix, encoder.family.query_prefix)
     read = encoder.tokens([prefixes[place % 2] + text for place, text in enumerate(sample[:CALIBRATED])])
     feeds = (dict(zip(("tokens", "mask"), padded([row], encoder.padding), strict=True)) for row in read)
     return quantise(graph, reach(dict(zip(names, session.run(names, feed), strict=True)) for feed in feeds))
+
+
+def _telling(graph: Any, names: Sequence[str]) -> Any:
+    """A session of the graph that also gives what is known inside of it by these names."""
+    import onnx
+    import onnxruntime
+
+    outputs = len(graph.graph.output)
+    graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    content = graph.SerializeToString()
+    del graph.graph.output[outputs:]
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
 def _write(folder: Path, encoder: TextEncoder, model: bytes, precision: Precision) -> OnnxSettings:

@@ -32,11 +32,11 @@ TABLE_ROWS = 1024  # smaller tables are not worth it
 
 
 class _Graph:
-    """A graph's constants by name, and the new ones."""
+    """A model's constants by name, and the new ones. No float32 constant is copied: they are most of its size."""
 
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
-        self.constants = {constant.name: constant for constant in graph.initializer}
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.constants = {constant.name: constant for constant in model.graph.initializer}
         self.added: dict[str, Any] = {}
 
     def array(self, name: str) -> Float32Array:
@@ -47,19 +47,17 @@ class _Graph:
         self.added[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
-    def replace(self, nodes: list[Any]) -> None:
-        """Other nodes, with no constant that none of them reads."""
-        read = {name for node in nodes for name in node.input}
+    def made_of(self, nodes: list[Any]) -> Any:
+        """A model of the same inputs and outputs, with no constant that no node reads."""
+        old, read = self.model.graph, {name for node in nodes for name in node.input}
         kept = [constant for name, constant in (self.constants | self.added).items() if name in read]
-        for field, entries in ((self.graph.node, nodes), (self.graph.initializer, kept)):
-            del field[:]
-            field.extend(entries)
-        del self.graph.value_info[:]
+        graph = helper.make_graph(nodes, old.name, old.input, old.output, kept)
+        return helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
 
 
 def activations(model: Any) -> list[str]:
     """The names of what is multiplied with weights."""
-    graph = _Graph(model.graph)
+    graph = _Graph(model)
     return list(dict.fromkeys(node.input[0] for node in model.graph.node if _is_product(node, graph)))
 
 
@@ -75,16 +73,14 @@ def reach(batches: Iterable[Mapping[str, Float32Array]]) -> dict[str, Float32Arr
 
 def quantise(model: Any, reaches: Mapping[str, Float32Array]) -> Any:
     """The model as above, in int8. reaches: of each of `activations`."""
-    quantised = onnx.ModelProto()
-    quantised.CopyFrom(model)
-    graph = _Graph(quantised.graph)
+    graph = _Graph(model)
     readers: dict[str, list[Any]] = {}
-    for node in quantised.graph.node:
+    for node in model.graph.node:
         if _is_product(node, graph):
             readers.setdefault(node.input[0], []).append(node)
     prepared: dict[str, _Rows] = {}
     nodes: list[Any] = []
-    for node in quantised.graph.node:
+    for node in model.graph.node:
         if _is_product(node, graph):
             source = node.input[0]
             if source not in prepared:
@@ -96,8 +92,7 @@ def quantise(model: Any, reaches: Mapping[str, Float32Array]) -> Any:
             nodes += _lookup(graph, node)
         else:
             nodes.append(node)
-    graph.replace(nodes)
-    return quantised
+    return graph.made_of(nodes)
 
 
 @dataclass(frozen=True, slots=True)
