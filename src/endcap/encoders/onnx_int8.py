@@ -9,8 +9,8 @@ For each product y = x W, x float32 [.., k] and W constant [k, n]:
     y  = range c / (255 127) q Q  +  low sum(W')    where W' = Q c / 127
 
 Rows are scaled one by one, as Dettmers et al. (2022, LLM.int8(), section 2) do, so that a text's vector does not depend
-on the batch it is in. One scale for a whole batch, which is what onnxruntime's own dynamic quantisation gives, loses an
-eighth of the nearest neighbours among product titles; this loses a thirtieth, in about the same time.
+on the batch it is in. Of the ten nearest neighbours among product titles that MiniLM finds in float32, this finds .96;
+onnxruntime's own dynamic quantisation, with one scale for a whole batch, finds .88 in about the same time.
 """
 
 from __future__ import annotations
