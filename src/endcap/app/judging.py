@@ -31,6 +31,7 @@ from endcap.core.types import Context, Float32Array, Int32Array
 from endcap.evaluate.intervals import Difference, paired_difference
 from endcap.evaluate.protocols import Case, Cases
 from endcap.features.sequences import Histories
+from endcap.models.blend import list_loss
 from endcap.models.crossfit import K
 from endcap.recommend.pipeline import Pipeline, Ranked
 from endcap.recommend.second_look import Heard, SecondLook, Weights, acted_on, scarcity, standardised
@@ -249,18 +250,7 @@ def fit_weights(pairs: Sequence[tuple[Top, Heard]], top: int) -> Weights:
     x = np.concatenate([_columns(ranking, heard) for ranking, heard in pairs])
     labels = np.concatenate([ranking.labels for ranking, _ in pairs]).astype(np.float64)
     sizes = np.array([len(ranking.labels) for ranking, _ in pairs])
-    starts = np.cumsum(sizes) - sizes
-    targets, wanted = np.add.reduceat(labels, starts), x.T @ labels
-
-    def loss(weights: Float64Array) -> tuple[float, Float64Array]:
-        scores = x @ weights
-        highest = np.maximum.reduceat(scores, starts)
-        odds = np.exp(scores - np.repeat(highest, sizes))
-        totals = np.add.reduceat(odds, starts)
-        value = targets @ (np.log(totals) + highest) - wanted @ weights + 0.5 * L2 * weights @ weights
-        slope = x.T @ (odds * np.repeat(targets / totals, sizes)) - wanted + L2 * weights
-        return float(value), slope
-
+    loss = list_loss(x, labels, sizes, L2)
     free = (None, None)
     ranker, always, scarce = optimize.minimize(
         loss, np.array([1.0, 0.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(LEAST_RANKER, None), free, free]

@@ -6,8 +6,9 @@ Legend: q queries, n candidates of all queries end to end, s sources.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from endcap.core.errors import ArtifactError
 from endcap.core.types import Candidates, Float32Array
 from endcap.models.crossfit import Examples, Gains, dcg, folds
 
+Float64Array = NDArray[np.float64]
+ListLoss = Callable[[Float64Array], tuple[float, Float64Array]]
 L2 = 0.1
 STARTING = 5.0
 
@@ -83,26 +86,33 @@ def fit_weights(examples: Examples) -> Float32Array:
     divided out.
     """
     x = examples.features.astype(np.float64)
-    asked = examples.sizes > 0
-    starts = (np.cumsum(examples.sizes) - examples.sizes)[asked]
-    sizes = examples.sizes[asked]
-    targets = np.add.reduceat(examples.labels.astype(np.float64), starts)
-    wanted = x.T @ examples.labels
-
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        scores = x @ weights
-        highest = np.maximum.reduceat(scores, starts)
-        odds = np.exp(scores - np.repeat(highest, sizes))
-        totals = np.add.reduceat(odds, starts)
-        value = targets @ (np.log(totals) + highest) - wanted @ weights + 0.5 * L2 * weights @ weights
-        slope = x.T @ (odds * np.repeat(targets / totals, sizes)) - wanted + L2 * weights
-        return float(value), slope
-
+    sizes = examples.sizes[examples.sizes > 0]
+    loss = list_loss(x, examples.labels.astype(np.float64), sizes, L2)
     n = x.shape[1]
     found = optimize.minimize(loss, np.full(n, STARTING / n), jac=True, method="L-BFGS-B", bounds=[(0, None)] * n).x
     total = float(found.sum())
     weights: Float32Array = (found / total if total > 0 else np.full(n, 1 / n)).astype(np.float32)
     return weights
+
+
+def list_loss(x: Float64Array, labels: Float64Array, sizes: NDArray[Any], l2: float) -> ListLoss:
+    """weights float64 [f] -> the softmax loss over each list (ListNet), and its slope [f].
+
+    x: [n, f], lists end to end, each of so many rows as `sizes` says, at least one. labels: [n].
+    """
+    starts = np.cumsum(sizes) - sizes
+    targets, wanted = np.add.reduceat(labels, starts), x.T @ labels
+
+    def loss(weights: Float64Array) -> tuple[float, Float64Array]:
+        scores = x @ weights
+        highest = np.maximum.reduceat(scores, starts)
+        odds = np.exp(scores - np.repeat(highest, sizes))
+        totals = np.add.reduceat(odds, starts)
+        value = targets @ (np.log(totals) + highest) - wanted @ weights + 0.5 * l2 * weights @ weights
+        slope = x.T @ (odds * np.repeat(targets / totals, sizes)) - wanted + l2 * weights
+        return float(value), slope
+
+    return loss
 
 
 def _of_blend(examples: Examples, names: Sequence[str]) -> Examples:
