@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from endcap.app.runtime import Shop
     from endcap.core.types import Placement, Slate
 
+UserOption = Annotated[str | None, typer.Option(help="The shopper; a stranger where it is missing.")]
+CountOption = Annotated[int, typer.Option("-n", help="How many items.")]
+ExcludeOption = Annotated[str, typer.Option(metavar="A,B", help="Items that must not appear.")]
+CategoryOption = Annotated[str, typer.Option(metavar="A,B", help="Only these categories.")]
+LocaleOption = Annotated[str, typer.Option(help="Language of the reasons: en or zh.")]
+
 
 def recommend(
-    user: Annotated[str | None, typer.Option(help="The shopper; a stranger where it is missing.")] = None,
-    n: Annotated[int, typer.Option("-n", help="How many items.")] = 10,
+    user: UserOption = None,
+    n: CountOption = 10,
     placement: Annotated[str, typer.Option(help="home, discovery, item, cart, category or search.")] = "home",
     item: Annotated[str | None, typer.Option(help="The item looked at.")] = None,
     cart: Annotated[str, typer.Option(metavar="A,B", help="Items in the cart.")] = "",
-    exclude: Annotated[str, typer.Option(metavar="A,B", help="Items that must not appear.")] = "",
-    category: Annotated[str, typer.Option(metavar="A,B", help="Only these categories.")] = "",
-    locale: Annotated[str, typer.Option(help="Language of the reasons: en or zh.")] = "en",
+    exclude: ExcludeOption = "",
+    category: CategoryOption = "",
+    locale: LocaleOption = "en",
     shop: ShopOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,11 +54,11 @@ def recommend(
 
 def search(
     text: Annotated[str, typer.Argument(help="What is searched for.")],
-    user: Annotated[str | None, typer.Option(help="The shopper; a stranger where it is missing.")] = None,
-    n: Annotated[int, typer.Option("-n", help="How many items.")] = 10,
-    exclude: Annotated[str, typer.Option(metavar="A,B", help="Items that must not appear.")] = "",
-    category: Annotated[str, typer.Option(metavar="A,B", help="Only these categories.")] = "",
-    locale: Annotated[str, typer.Option(help="Language of the reasons: en or zh.")] = "en",
+    user: UserOption = None,
+    n: CountOption = 10,
+    exclude: ExcludeOption = "",
+    category: CategoryOption = "",
+    locale: LocaleOption = "en",
     shop: ShopOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
