@@ -32,7 +32,7 @@ def test_ranges_are_read_as_written() -> None:
         "method.kind": Range(choices=("lora", "full")),
         "method.rank": Range(choices=(4, 8)),
     }
-    for wrong in ("train.lr=5..1", "train.lr=1..2..3"):
+    for wrong in ("train.lr=5..1", "train.lr=1..2..3", "train.lr", "train.lr="):
         with pytest.raises(CallerError, match="no range"):
             space_of([wrong])
 

@@ -83,6 +83,8 @@ def space_of(texts: Sequence[str]) -> dict[str, Range]:
         key, _, said = text.partition("=")
         numbers, _, scale = said.partition(":")
         try:
+            if not said:
+                raise ValueError("nothing is said of it")
             values = [_read(part) for part in (numbers.split("..") if ".." in numbers else said.split("|"))]
             if ".." in numbers:
                 low, high = values
