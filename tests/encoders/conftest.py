@@ -6,11 +6,16 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 WORDS = ["red", "green", "shoes", "boots", "milk"]
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SEEN = SIZES | {"image_size": 32, "patch_size": 8}
+READ = SIZES | {"vocab_size": 9, "max_position_embeddings": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
 
 
 @pytest.fixture(scope="session")
@@ -105,3 +110,61 @@ def stored(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 @pytest.fixture(scope="session")
 def pictures() -> list[bytes]:
     return [stored(drawn(*what)) for what in (("disc", "red"), ("box", "blue"), ("stripes", "green"), ("disc", "blue"))]
+
+
+def tokeniser() -> Any:
+    """Seven words, ended as CLIP and SigLIP are."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[BOS]", "[UNK]", "[EOS]", "red", "shoes", "milk", "a", "boots"]
+    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 3)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]")
+
+
+@pytest.fixture(scope="session")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a tiny model of that family, of random weights, saved as any Hugging Face model is."""
+    import transformers as hf
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    towers = {"text_config": READ, "vision_config": SEEN}
+    square = {"size": {"height": 32, "width": 32}}
+    made: dict[str, Callable[[], tuple[Any, Any]]] = {
+        "clip": lambda: (
+            hf.CLIPModel(hf.CLIPConfig(**towers, projection_dim=12)),
+            hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        ),
+        "siglip": lambda: (hf.SiglipModel(hf.SiglipConfig(**towers)), hf.SiglipImageProcessorPil(**square)),
+        "vit": lambda: (hf.ViTModel(hf.ViTConfig(**SEEN)), hf.ViTImageProcessorPil(**square)),
+        "vit-bare": lambda: (
+            hf.ViTModel(hf.ViTConfig(**SEEN), add_pooling_layer=False),
+            hf.ViTImageProcessorPil(**square),
+        ),
+        "dinov2": lambda: (hf.Dinov2Model(hf.Dinov2Config(**SEEN)), hf.ViTImageProcessorPil(**square)),
+        "convnext": lambda: (
+            hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[4, 8, 8, 16], depths=[1, 1, 1, 1])),
+            hf.ViTImageProcessorPil(size={"height": 64, "width": 64}),
+        ),
+        "swin-bare": lambda: (
+            hf.SwinModel(hf.SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1]), add_pooling_layer=False),
+            hf.ViTImageProcessorPil(size={"height": 224, "width": 224}),
+        ),
+    }
+    folders: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in folders:
+            folders[family] = tmp_path_factory.mktemp(family)
+            torch.manual_seed(0)
+            model, processor = made[family]()
+            model.save_pretrained(folders[family])
+            processor.save_pretrained(folders[family])
+            if family in ("clip", "siglip"):
+                tokeniser().save_pretrained(folders[family])
+        return folders[family]
+
+    return folder

@@ -23,9 +23,6 @@ from endcap.encoders.media import Refused
 from endcap.testing.conformance_content import EncoderConformance
 
 EXACT = {"precision": "float32"}
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-SEEN = SIZES | {"image_size": 32, "patch_size": 8}
-READ = SIZES | {"vocab_size": 9, "max_position_embeddings": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
 
 
 def stored(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -106,20 +103,20 @@ class TestTheNetwork:
         network = lite0.Lite0(weights)
         for kind, expected in (("Banana", 954), ("Pineapple", 953), ("Lemon", 951)):
             photos = sorted((folder / kind).glob("*.jpg"))[:12]
-            seen = torch.from_numpy(np.stack([lite0.pixels(Image.open(photo).convert("RGB")) for photo in photos]))
+            seen = torch.from_numpy(np.stack([lite0.PREPARATION(Image.open(photo).convert("RGB")) for photo in photos]))
             with torch.inference_mode():
                 scores = network(seen) @ weights["_fc.weight"].T + weights["_fc.bias"]
             assert (scores.topk(5).indices == expected).any(1).float().mean() > 0.6, kind
 
 
 def test_a_picture_is_prepared_as_the_network_was_trained_to_see_it() -> None:
-    flat = lite0.pixels(Image.new("RGB", (64, 48), (255, 127, 0)))
+    flat = lite0.PREPARATION(Image.new("RGB", (64, 48), (255, 127, 0)))
     assert flat.shape == (3, 224, 224)
     assert flat.dtype == np.float32
     np.testing.assert_array_equal(flat[:, 100, 100], [1.0, 0.0, -127 / 128])
     split = Image.new("RGB", (320, 160))
     split.paste((255, 255, 255), (160, 0, 320, 160))
-    seen = lite0.pixels(split)  # the middle 140 pixels of 320: black on the left half, white on the right
+    seen = lite0.PREPARATION(split)  # the middle 140 pixels of 320: black on the left half, white on the right
     assert (seen[:, :, :100] < -0.98).all()
     assert (seen[:, :, 124:] > 0.98).all()
 
@@ -145,64 +142,6 @@ def test_progress_counts_pictures(pictures: list[bytes]) -> None:
     assert seen == [(3, 4), (4, 4)]
 
 
-def tokeniser() -> Any:
-    """Seven words, ended as CLIP and SigLIP are."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["[PAD]", "[BOS]", "[UNK]", "[EOS]", "red", "shoes", "milk", "a", "boots"]
-    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 3)])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with a tiny model of that family, of random weights, saved as any Hugging Face model is."""
-    import transformers as hf
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    towers = {"text_config": READ, "vision_config": SEEN}
-    square = {"size": {"height": 32, "width": 32}}
-    made: dict[str, Callable[[], tuple[Any, Any]]] = {
-        "clip": lambda: (
-            hf.CLIPModel(hf.CLIPConfig(**towers, projection_dim=12)),
-            hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        ),
-        "siglip": lambda: (hf.SiglipModel(hf.SiglipConfig(**towers)), hf.SiglipImageProcessorPil(**square)),
-        "vit": lambda: (hf.ViTModel(hf.ViTConfig(**SEEN)), hf.ViTImageProcessorPil(**square)),
-        "vit-bare": lambda: (
-            hf.ViTModel(hf.ViTConfig(**SEEN), add_pooling_layer=False),
-            hf.ViTImageProcessorPil(**square),
-        ),
-        "dinov2": lambda: (hf.Dinov2Model(hf.Dinov2Config(**SEEN)), hf.ViTImageProcessorPil(**square)),
-        "convnext": lambda: (
-            hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[4, 8, 8, 16], depths=[1, 1, 1, 1])),
-            hf.ViTImageProcessorPil(size={"height": 64, "width": 64}),
-        ),
-        "swin-bare": lambda: (
-            hf.SwinModel(hf.SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1]), add_pooling_layer=False),
-            hf.ViTImageProcessorPil(size={"height": 224, "width": 224}),
-        ),
-    }
-    folders: dict[str, Path] = {}
-
-    def folder(family: str) -> Path:
-        if family not in folders:
-            folders[family] = tmp_path_factory.mktemp(family)
-            torch.manual_seed(0)
-            model, processor = made[family]()
-            model.save_pretrained(folders[family])
-            processor.save_pretrained(folders[family])
-            if family in ("clip", "siglip"):
-                tokeniser().save_pretrained(folders[family])
-        return folders[family]
-
-    return folder
-
-
 def _pooled(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     return model(pixel_values=pixels).pooler_output
 
@@ -219,29 +158,29 @@ TAKEN: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("family", TAKEN)
-def test_every_family_gives_what_it_was_trained_to(family: str, tiny: Any, pictures: list[bytes]) -> None:
+def test_every_family_gives_what_it_was_trained_to(family: str, seeing: Any, pictures: list[bytes]) -> None:
     """Against the model itself, loaded apart, with the same processor."""
     import transformers as hf
 
-    ours = encoder(tiny(family), batch_size=3)
-    processor = hf.AutoImageProcessor.from_pretrained(tiny(family), backend="pil")
+    ours = encoder(seeing(family), batch_size=3)
+    processor = hf.AutoImageProcessor.from_pretrained(seeing(family), backend="pil")
     images = [Image.open(io.BytesIO(content)).convert("RGB") for content in pictures]
     with torch.inference_mode():
         pixels = processor(images=images, return_tensors="pt")["pixel_values"]
-        expected = TAKEN[family](hf.AutoModel.from_pretrained(tiny(family)).eval(), pixels).flatten(1)
+        expected = TAKEN[family](hf.AutoModel.from_pretrained(seeing(family)).eval(), pixels).flatten(1)
     np.testing.assert_allclose(ours.encode(pictures), torch.nn.functional.normalize(expected, dim=1), atol=1e-5)
     assert ours.dim == expected.shape[1]
 
 
-def test_names_tell_models_and_precisions_apart(tiny: Any) -> None:
-    names = [encoder(tiny(family)).name for family in ("vit", "vit-bare", "dinov2")]
-    assert len({*names, encoder(tiny("vit"), precision="bfloat16").name}) == 4
-    assert encoder(tiny("vit")).name == names[0]
+def test_names_tell_models_and_precisions_apart(seeing: Any) -> None:
+    names = [encoder(seeing(family)).name for family in ("vit", "vit-bare", "dinov2")]
+    assert len({*names, encoder(seeing("vit"), precision="bfloat16").name}) == 4
+    assert encoder(seeing("vit")).name == names[0]
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
-def test_texts_share_the_pictures_space(family: str, tiny: Any) -> None:
-    pictured = encoder(tiny(family))
+def test_texts_share_the_pictures_space(family: str, seeing: Any) -> None:
+    pictured = encoder(seeing(family))
     texts = pictured.paired_text_encoder()
     assert isinstance(texts, Encoder)
     assert texts.dim == pictured.dim
@@ -250,22 +189,22 @@ def test_texts_share_the_pictures_space(family: str, tiny: Any) -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], atol=1e-6)
     tokens = [4, 5, 3] if family == "clip" else [4, 5, 3, 0, 0, 0, 0, 0]
     with torch.inference_mode():
-        output = pictured._tower.model.get_text_features(input_ids=torch.tensor([tokens]))
+        output = pictured.tower.model.get_text_features(input_ids=torch.tensor([tokens]))
     np.testing.assert_allclose(vectors[0], torch.nn.functional.normalize(output.pooler_output, dim=1)[0], atol=1e-5)
     alone = np.concatenate([texts.encode([text]) for text in ("red shoes", "milk")])
     np.testing.assert_allclose(vectors[[0, 2]], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [None, "dinov2"])
-def test_a_model_without_a_text_side_says_so(family: str | None, tiny: Any) -> None:
+def test_a_model_without_a_text_side_says_so(family: str | None, seeing: Any) -> None:
     with pytest.raises(CallerError, match="looks at pictures only"):
-        encoder(tiny(family) if family else None).paired_text_encoder()
+        encoder(seeing(family) if family else None).paired_text_encoder()
 
 
-def test_weights_that_are_missing_are_not_made_up(tiny: Any, tmp_path: Path) -> None:
+def test_weights_that_are_missing_are_not_made_up(seeing: Any, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    for file in tiny("vit").iterdir():
+    for file in seeing("vit").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     kept = load_file(tmp_path / "model.safetensors")
     kept.pop("layernorm.weight")
@@ -279,14 +218,16 @@ def test_what_is_no_model_of_pictures_is_the_callers_error(tmp_path: Path) -> No
 
     with pytest.raises(CallerError, match="cannot be used"):
         encoder(tmp_path)
-    BertModel(BertConfig(**SIZES, vocab_size=8)).save_pretrained(tmp_path)
+    BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=8)).save_pretrained(
+        tmp_path
+    )
     with pytest.raises(CallerError, match="cannot be used"):
         encoder(tmp_path)
 
 
-def test_only_the_packaged_model_gives_all_its_layers(tiny: Any) -> None:
+def test_only_the_packaged_model_gives_all_its_layers(seeing: Any) -> None:
     with pytest.raises(CallerError, match="all its layers"):
-        encoder(tiny("vit"), layers="all")
+        encoder(seeing("vit"), layers="all")
 
 
 class TestWhatCannotBeRead:
@@ -297,67 +238,67 @@ class TestWhatCannotBeRead:
         with pytest.raises(DataError, match=r"torn\.png: The picture cannot be read"):
             packaged.encode([pictures[0], torn])
 
-    def test_is_collected_where_the_rest_is_to_go_on(self, tiny: Any, pictures: list[bytes], tmp_path: Path):
+    def test_is_collected_where_the_rest_is_to_go_on(self, seeing: Any, pictures: list[bytes], tmp_path: Path):
         refused: list[Refused] = []
         gone = tmp_path / "gone.jpg"
-        going = encoder(tiny("vit"), refused=refused, batch_size=2)
+        going = encoder(seeing("vit"), refused=refused, batch_size=2)
         vectors = going.encode([b"nothing", pictures[0], gone, b"", pictures[1], pictures[2][:-60]])
         assert [entry.place for entry in refused] == ["contents[0]", str(gone), "contents[5]"]
         assert all(entry.reason.endswith(".") for entry in refused)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [0, 1, 0, 0, 1, 0], atol=1e-6)
-        np.testing.assert_allclose(vectors[[1, 4]], encoder(tiny("vit")).encode(pictures[:2]), atol=1e-6)
+        np.testing.assert_allclose(vectors[[1, 4]], encoder(seeing("vit")).encode(pictures[:2]), atol=1e-6)
 
-    def test_may_be_all_there_is(self, tiny: Any):
+    def test_may_be_all_there_is(self, seeing: Any):
         refused: list[Refused] = []
-        assert not encoder(tiny("vit"), refused=refused).encode([b"no", b"nor this"]).any()
+        assert not encoder(seeing("vit"), refused=refused).encode([b"no", b"nor this"]).any()
         assert len(refused) == 2
 
-    def test_has_limits_that_the_config_sets(self, tiny: Any):
+    def test_has_limits_that_the_config_sets(self, seeing: Any):
         large = stored(Image.new("RGB", (40, 30)))
         with pytest.raises(DataError, match="40 x 30 pixels"):
-            encoder(tiny("vit"), max_pixels=1199).encode([large])
+            encoder(seeing("vit"), max_pixels=1199).encode([large])
         with pytest.raises(DataError, match="longer than"):
-            encoder(tiny("vit"), max_bytes=len(large) - 1).encode([large])
-        assert encoder(tiny("vit"), max_pixels=1200, max_bytes=len(large)).encode([large]).any()
+            encoder(seeing("vit"), max_bytes=len(large) - 1).encode([large])
+        assert encoder(seeing("vit"), max_pixels=1200, max_bytes=len(large)).encode([large]).any()
 
 
 def test_a_batch_that_memory_does_not_suffice_for_is_halved(
-    tiny: Any, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+    seeing: Any, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
     refused: list[Refused] = []
-    small = encoder(tiny("vit"), batch_size=4, noted=notes.append, refused=refused)
-    forward = small._tower.forward
+    small = encoder(seeing("vit"), batch_size=4, noted=notes.append, refused=refused)
+    forward = small.tower.forward
 
     def holds_two(pixels: Float32Array) -> Float32Array:
         if len(pixels) > 2:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
         return forward(pixels)
 
-    monkeypatch.setattr(small._tower, "forward", holds_two)
+    monkeypatch.setattr(small.tower, "forward", holds_two)
     contents: Sequence[bytes] = [*pictures, b"nothing", *pictures]
     vectors = small.encode(contents)
-    np.testing.assert_allclose(vectors, encoder(tiny("vit"), refused=[]).encode(contents), atol=1e-6)
+    np.testing.assert_allclose(vectors, encoder(seeing("vit"), refused=[]).encode(contents), atol=1e-6)
     assert len(notes) == 1
     assert len(refused) == 1
 
 
-def test_a_cache_keeps_paths_by_what_is_in_them(tiny: Any, pictures: list[bytes], tmp_path: Path) -> None:
+def test_a_cache_keeps_paths_by_what_is_in_them(seeing: Any, pictures: list[bytes], tmp_path: Path) -> None:
     for place, content in enumerate(pictures):
         (tmp_path / f"{place}.png").write_bytes(content)
     paths = sorted(tmp_path.glob("*.png"))
-    first = CachedEncoder(encoder(tiny("vit")), tmp_path / "cache")
+    first = CachedEncoder(encoder(seeing("vit")), tmp_path / "cache")
     vectors = first.encode([*paths, *paths[:1]])
-    again = CachedEncoder(encoder(tiny("vit")), tmp_path / "cache")
+    again = CachedEncoder(encoder(seeing("vit")), tmp_path / "cache")
     np.testing.assert_array_equal(again.encode(pictures), vectors[:4])
     assert (first.encoded, again.encoded) == (4, 0)
 
 
-def test_a_cache_passes_on_what_is_refused_in_every_run(tiny: Any, pictures: list[bytes], tmp_path: Path) -> None:
+def test_a_cache_passes_on_what_is_refused_in_every_run(seeing: Any, pictures: list[bytes], tmp_path: Path) -> None:
     contents = [pictures[0], b"nothing", tmp_path / "gone.png"]
     for encoded in (3, 2):
         refused: list[Refused] = []
-        cached: CachedEncoder[bytes | Path] = CachedEncoder(encoder(tiny("vit"), refused=refused), tmp_path / "cache")
+        cached: CachedEncoder[bytes | Path] = CachedEncoder(encoder(seeing("vit"), refused=refused), tmp_path / "cache")
         vectors = cached.encode(contents)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 0], atol=1e-6)
         assert str(tmp_path / "gone.png") in {entry.place for entry in refused}

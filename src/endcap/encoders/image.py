@@ -63,9 +63,9 @@ class ImageEncoder:
         """
         self.config = config or ImageEncoderConfig()
         self.progress, self.refused, self.noted = progress, refused, noted
-        self._tower = _tower(self.config)
-        self.name = self._tower.name
-        self.dim = self._forward([self._tower.prepare(blank())]).shape[1]
+        self.tower = _tower(self.config)
+        self.name = self.tower.name
+        self.dim = self._forward([self.tower.prepare(blank())]).shape[1]
 
     def encode(self, contents: Sequence[Media]) -> Float32Array:
         """float32 [len(contents), dim], rows of unit length; all zero for empty bytes and for what is refused.
@@ -96,13 +96,13 @@ class ImageEncoder:
         """
         from endcap.encoders.paired import PairedTexts
 
-        if not isinstance(self._tower, HubTower) or not hasattr(self._tower.model, "get_text_features"):
+        if not isinstance(self.tower, HubTower) or not hasattr(self.tower.model, "get_text_features"):
             raise CallerError(
                 f"The model {self.config.model!r} looks at pictures only.",
                 where="image encoder",
                 next_step="Fit an alignment to a text encoder (`fit_alignment`), or choose a CLIP or SigLIP model.",
             )
-        return PairedTexts(self._tower.model, self.config.model, self.name)
+        return PairedTexts(self.tower.model, self.config.model, self.name)
 
     def _batch(self, contents: Sequence[Media], places: Sequence[int]) -> tuple[list[int], Float32Array, list[Refused]]:
         """The places of what could be read, its vectors, and what could not."""
@@ -111,7 +111,7 @@ class ImageEncoder:
         for place in places:
             try:
                 image = picture(contents[place], place_of(contents[place], place), **limits)
-                prepared.append(self._tower.prepare(image))
+                prepared.append(self.tower.prepare(image))
                 read.append(place)
             except DataError as error:
                 if self.refused is None:
@@ -123,7 +123,7 @@ class ImageEncoder:
         """Prepared pictures -> float32 [b, dim], rows of unit length."""
         if not prepared:
             return np.zeros((0, self.dim), np.float32)
-        found = self._tower.forward(np.stack(prepared))
+        found = self.tower.forward(np.stack(prepared))
         unit: Float32Array = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), SMALLEST)
         return unit
 

@@ -15,11 +15,12 @@ from endcap.core.types import Float32Array
 from endcap.encoders.fingerprint import fingerprint
 from endcap.encoders.packaged import PackagedFile
 from endcap.encoders.precision import Precision, resolved
+from endcap.encoders.preparing import Preparation, preparation_of
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-    from torch import Tensor
+    from torch import Tensor, nn
 
 PACKAGED_MODEL = "efficientnet-lite0"
 LITE0 = PackagedFile(
@@ -33,9 +34,11 @@ Layers = Literal["last", "all"]
 
 
 class Tower(Protocol):
-    """name: the model, its weights, how a picture is prepared, and the precision."""
+    """name: the model, its weights, how a picture is prepared, and the precision. preparation: the same as settings,
+    where it can be said."""
 
     name: str
+    preparation: Preparation | None
 
     def prepare(self, image: Image) -> Float32Array:
         """What the network reads of one RGB picture; of one shape for all."""
@@ -43,6 +46,10 @@ class Tower(Protocol):
 
     def forward(self, pixels: Float32Array) -> Float32Array:
         """[b, ...] of prepared pictures -> float32 [b, d], of any length."""
+        ...
+
+    def network(self) -> nn.Module:
+        """pixels [b, 3, h, w] -> [b, d], what `forward` runs."""
         ...
 
 
@@ -58,13 +65,14 @@ class PackagedTower:
         from endcap.encoders import lite0
 
         weights = torch.load(LITE0.find(), map_location="cpu", weights_only=True)
-        self._pixels = lite0.pixels
+        self.preparation: Preparation | None = lite0.PREPARATION
         self._precision = resolved(precision)
         self._network = lite0.Lite0(weights, all_stages=layers == "all").to(_dtype(self._precision))
         self.name = f"{PACKAGED_MODEL}:{LITE0.sha256[:12]}:{layers}:{lite0.SIDE}-{lite0.SHARE}:{self._precision}"
 
     def prepare(self, image: Image) -> Float32Array:
-        return self._pixels(image)
+        assert self.preparation is not None
+        return self.preparation(image)
 
     def forward(self, pixels: Float32Array) -> Float32Array:
         import torch
@@ -73,6 +81,9 @@ class PackagedTower:
             given = torch.from_numpy(pixels).to(_dtype(self._precision), memory_format=torch.channels_last)
             found: Float32Array = self._network(given).numpy()
         return found
+
+    def network(self) -> nn.Module:
+        return self._network
 
 
 class HubTower:
@@ -85,7 +96,9 @@ class HubTower:
     def __init__(self, source: str, precision: Precision) -> None:
         """source: a local folder or a Hugging Face name. Raises MissingExtraError, or CallerError if it cannot be
         loaded or is no model of pictures."""
-        self._processor, self.model, self._has_pooler = _load(source)
+        self._processor, self.model, has_pooler = _load(source)
+        self._network = seeing(self.model, has_pooler)
+        self.preparation = preparation_of(self._processor)
         digest = fingerprint(self.model, self._processor.to_json_string())
         self._precision = resolved(precision)
         self.model.to(_dtype(self._precision))
@@ -100,22 +113,39 @@ class HubTower:
 
         given = torch.from_numpy(pixels).to(_dtype(self._precision))
         with torch.inference_mode():
-            if hasattr(self.model, "get_image_features"):
-                found = shared_space(self.model.get_image_features(pixel_values=given))
-            else:
-                found = self._pooled(self.model(pixel_values=given))
-        vectors: Float32Array = found.flatten(1).float().numpy()
+            vectors: Float32Array = self._network(given).float().numpy()
         return vectors
 
-    def _pooled(self, output: Any) -> Tensor:
-        pooled: Tensor | None = getattr(output, "pooler_output", None)
-        if pooled is not None and self._has_pooler:
-            return pooled
-        states: Tensor = output.last_hidden_state  # [b, t, d], or maps [b, d, h, w]
-        if states.dim() == 4:
-            return states.mean((2, 3))
-        has_class_token = getattr(getattr(self.model, "embeddings", None), "cls_token", None) is not None
-        return states[:, 0] if has_class_token else states.mean(1)
+    def network(self) -> nn.Module:
+        return self._network
+
+
+def seeing(model: Any, has_pooler: bool) -> nn.Module:
+    """The model as pixels [b, 3, h, w] -> [b, d]."""
+    from torch import nn
+
+    class Seeing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            if hasattr(self.model, "get_image_features"):
+                return shared_space(self.model.get_image_features(pixel_values=pixels)).flatten(1)
+            return _pooled(self.model, self.model(pixel_values=pixels), has_pooler).flatten(1)
+
+    return Seeing()
+
+
+def _pooled(model: Any, output: Any, has_pooler: bool) -> Tensor:
+    pooled: Tensor | None = getattr(output, "pooler_output", None)
+    if pooled is not None and has_pooler:
+        return pooled
+    states: Tensor = output.last_hidden_state  # [b, t, d], or maps [b, d, h, w]
+    if states.dim() == 4:
+        return states.mean((2, 3))
+    has_class_token = getattr(getattr(model, "embeddings", None), "cls_token", None) is not None
+    return states[:, 0] if has_class_token else states.mean(1)
 
 
 def shared_space(output: Any) -> Tensor:

@@ -8,20 +8,17 @@ Dimension legend: b pictures, s the side in pixels, a multiple of 32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from endcap.core.types import Float32Array
+from endcap.encoders.preparing import Preparation
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SIDE = 224
-SHARE = 0.875  # of the shorter side that is seen, in training as here
-MEAN, SPREAD = 127.0, 128.0
+SIDE, SHARE = 224, 0.875  # of the shorter side that is seen, in training as here
+PREPARATION = Preparation(
+    height=SIDE, width=SIDE, middle=SHARE, mean=(127.0, 127.0, 127.0), spread=(128.0, 128.0, 128.0)
+)
 NORM_EPSILON = 1e-3
 
 
@@ -83,16 +80,6 @@ class Lite0(nn.Module):
                 found.append(nn.functional.normalize(_mean(maps), dim=1))
         last = _mean(self.head(maps))
         return torch.cat([*found, nn.functional.normalize(last, dim=1)], dim=1) if self.all_stages else last
-
-
-def pixels(image: Image) -> Float32Array:
-    """float32 [3, 224, 224]: the middle square, cut and scaled as the published network expects it."""
-    from PIL.Image import Resampling
-
-    side = min(image.size) * SHARE
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    square = image.resize((SIDE, SIDE), Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return (np.asarray(square, np.float32).transpose(2, 0, 1) - np.float32(MEAN)) / np.float32(SPREAD)
 
 
 def _mean(maps: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ The folder is written by `encoders.onnx_export`. This module imports neither tor
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,11 @@ from endcap.core.errors import ArtifactError, MissingExtraError
 from endcap.core.protocols import Encoder
 from endcap.core.types import Float32Array
 from endcap.encoders.batches import halving
-from endcap.encoders.cpu import overflows_int8
 from endcap.encoders.lengths import Prefixed, Tokens, encode_by_length, padded
+from endcap.encoders.onnx_files import read, session
 
 MODEL, TOKENISER, SETTINGS = "model.onnx", "tokenizer.json", "onnx.json"
+FILES = (MODEL, TOKENISER)
 BATCH = 16  # what a core's cache holds
 AGAIN = "Export the model again: endcap.encoders.onnx_export.export_text"
 
@@ -64,11 +64,11 @@ class OnnxTextEncoder:
         Raises ArtifactError if a file is missing or not the one that was written, MissingExtraError without tokenizers.
         """
         self.progress, self.noted = progress, noted
-        self.settings, contents, digest = _read(folder)
+        self.settings, contents, digest = read(folder, SETTINGS, OnnxSettings, FILES, AGAIN)
         self.dim = self.settings.dim
         self._digest = digest
         self._tokeniser = _tokeniser(contents[TOKENISER], self.settings, folder)
-        self._session = _session(contents[MODEL], threads, folder)
+        self._session = session(contents[MODEL], threads, folder / MODEL, AGAIN)
         self.name = self.name_with(self.settings.passage_prefix)
 
     def encode(self, contents: Sequence[str]) -> Float32Array:
@@ -103,20 +103,6 @@ class OnnxTextEncoder:
         return vectors
 
 
-def _read(folder: Path) -> tuple[OnnxSettings, dict[str, bytes], str]:
-    """The settings, the other files' contents, checked, and 12 hexadecimal digits of all."""
-    try:
-        written = (folder / SETTINGS).read_bytes()
-        settings = msgspec.json.decode(written, type=OnnxSettings)
-        contents = {name: (folder / name).read_bytes() for name in (MODEL, TOKENISER)}
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ArtifactError(f"The encoder cannot be read: {error}.", where=str(folder), next_step=AGAIN) from error
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != settings.sha256.get(name):
-            raise ArtifactError("The file is not the one that was written.", where=str(folder / name), next_step=AGAIN)
-    return settings, contents, hashlib.sha256(written).hexdigest()[:12]
-
-
 def _tokeniser(content: bytes, settings: OnnxSettings, folder: Path) -> Any:
     try:
         from tokenizers import Tokenizer
@@ -129,18 +115,3 @@ def _tokeniser(content: bytes, settings: OnnxSettings, folder: Path) -> Any:
     tokeniser.no_padding()
     tokeniser.enable_truncation(settings.max_length - (settings.closing is not None))
     return tokeniser
-
-
-def _session(content: bytes, threads: int, folder: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if overflows_int8():  # then the exact products, at half the speed
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's have no common class of their own
-        raise ArtifactError(f"{error}", where=str(folder / MODEL), next_step=AGAIN) from error

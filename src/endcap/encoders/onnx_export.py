@@ -6,14 +6,7 @@ others by torch in float32, the share that the exported files find too.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import logging
-import os
-import shutil
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from endcap.core.artifacts import replace_atomically
-from endcap.core.errors import ArtifactError, CallerError, MissingExtraError, ServiceError
+from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.encoders.families import Pooling
 from endcap.encoders.lengths import padded
-from endcap.encoders.onnx import MODEL, SETTINGS, TOKENISER, OnnxSettings, OnnxTextEncoder
+from endcap.encoders.onnx import FILES, MODEL, SETTINGS, TOKENISER, OnnxSettings, OnnxTextEncoder
+from endcap.encoders.onnx_files import beside, checksums, keep
+from endcap.encoders.onnx_graph import check_size, graph_of, quiet
 from endcap.encoders.pooling import pooled
 from endcap.encoders.text import TextEncoder
 from endcap.encoders.weights import load
@@ -38,7 +32,6 @@ NEIGHBOURS = 10
 MEASURED = 2000  # texts; the more there are, the nearer neighbours lie, and the sterner the measure
 FEWEST = 50
 CALIBRATED = 128
-LARGEST = 1.9e9  # bytes: no ONNX file without others beside it holds more than 2 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +69,13 @@ def export_text(
     tried: dict[Precision, float] = {}
     for precision in _precisions(quantise):
         content = graph if precision == "float32" else _int8(graph, exact, sample)
-        with _beside(folder) as staged:
+        with beside(folder) as staged:
             settings = _write(staged, exact, content.SerializeToString(), precision)
             overlap = overlap_at(expected, OnnxTextEncoder(staged, torch.get_num_threads()).encode(sample))
             tried[precision] = overlap
             if overlap >= min_overlap:
-                size = _keep(staged, folder, msgspec.structs.replace(settings, overlap=round(overlap, 4)))
+                settings = msgspec.structs.replace(settings, overlap=round(overlap, 4))
+                size = keep(staged, folder, FILES, SETTINGS, settings)
                 return ExportReport(precision, overlap, len(sample), size, tried)
     raise _refused(tried, min_overlap, folder)
 
@@ -141,33 +135,14 @@ def _graph(encoder: TextEncoder) -> Any:
     From a second copy of the weights, which attends by plain products: those become plain nodes, without the guards
     against rows of padding alone that torch's fused attention brings along.
     """
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("onnxscript", "train") from error
-    with _quiet():
+    with quiet():
         _, model = load(encoder.weights)
-        if (size := sum(4 * tensor.numel() for tensor in model.parameters())) > LARGEST:
-            raise CallerError(
-                f"The model has {size / 1e9:.1f} GB of weights, more than one ONNX file holds.",
-                where=encoder.config.model,
-                next_step="Choose a smaller model, or serve this one with torch.",
-            )
-        model.set_attn_implementation("eager")
-        batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=encoder.max_length)
-        tokens, mask = (torch.from_numpy(array) for array in padded([[1, 2, 3], [1, 2], [1, 2, 3]], encoder.padding))
-        program = torch.onnx.export(
-            _Body(model, encoder.family.pooling).eval(),
-            (tokens, mask),
-            dynamo=True,
-            input_names=["tokens", "mask"],
-            output_names=["vectors"],
-            dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-            verbose=False,
-        )
-    if program is None:
-        raise ServiceError("The ONNX exporter returned nothing.", where=MODEL, next_step="Check the torch version.")
-    return program.model_proto
+    check_size(model, encoder.config.model)
+    model.set_attn_implementation("eager")
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("tokens", min=1, max=encoder.max_length)}
+    example = padded([[1, 2, 3], [1, 2], [1, 2, 3]], encoder.padding)
+    inputs = {name: torch.from_numpy(array) for name, array in zip(("tokens", "mask"), example, strict=True)}
+    return graph_of(_Body(model, encoder.family.pooling), inputs, "vectors", (axes, axes))
 
 
 def _int8(graph: Any, encoder: TextEncoder, sample: Sequence[str]) -> Any:
@@ -215,19 +190,10 @@ def _write(folder: Path, encoder: TextEncoder, model: bytes, precision: Precisio
         padding=encoder.padding,
         closing=encoder.closing,
         overlap=0.0,
-        sha256={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        sha256=checksums(contents),
     )
     (folder / SETTINGS).write_bytes(msgspec.json.encode(settings))
     return settings
-
-
-def _keep(staged: Path, folder: Path, settings: OnnxSettings) -> int:
-    """Move the files into place, the settings last; returns how many bytes they have."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (MODEL, TOKENISER):
-        replace_atomically(folder / name, (staged / name).read_bytes())
-    replace_atomically(folder / SETTINGS, msgspec.json.format(msgspec.json.encode(settings), indent=1))
-    return sum((folder / name).stat().st_size for name in (MODEL, TOKENISER, SETTINGS))
 
 
 def _refused(tried: dict[Precision, float], min_overlap: float, folder: Path) -> ArtifactError:
@@ -240,31 +206,3 @@ def _refused(tried: dict[Precision, float], min_overlap: float, folder: Path) ->
         if "float32" in tried
         else "Export it with quantise=False, or ask for less with min_overlap.",
     )
-
-
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is wanted, gone again afterwards."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = folder.with_name(f".{folder.name}-{os.getpid()}-{os.urandom(3).hex()}")
-    staged.mkdir()
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints its steps and warns of its own internals; neither is news to whoever exports a model."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
