@@ -1,6 +1,7 @@
 """A tuned cross-encoder says the same as ONNX, without torch, as under torch."""
 
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -114,6 +115,27 @@ def test_an_adapter_and_every_pooling_are_read_as_in_training(pooling, base, tmp
         found = judge_export._Read(net).eval()(rows["input_ids"], rows["attention_mask"], rows["token_type_ids"])
         expected = net(["green tea", "oat"], ["milk shoes", "tea"])[:, 0]
     torch.testing.assert_close(found, expected)
+
+
+def test_words_before_every_text_are_read_in_serving_too(tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_export, "MIN_CORRELATION", 2.0)
+    run = tuned_run(tmp_path / "run", tiny_base([*WORDS, "passage", ":"], "e5-tiny"))
+    done = export_judge(run, LISTS)
+    assert done.judge.settings.prefix == "passage: "
+    same_as_in_training(done.judge, run)
+
+
+def test_a_model_that_looks_back_ends_its_pairs_in_serving_too(tiny_causal, tmp_path, monkeypatch):
+    from transformers import AutoTokenizer
+
+    monkeypatch.setattr(judge_export, "MIN_CORRELATION", 2.0)
+    base = shutil.copytree(tiny_causal, tmp_path / "base")
+    AutoTokenizer.from_pretrained(base, eos_token="[SEP]").save_pretrained(base)
+    done = export_judge(tuned_run(tmp_path / "run", base, method="lora"), LISTS)
+    assert done.judge.settings.closing is not None
+    for history, candidates in LISTS:
+        found = done.judge.judge(history, candidates)
+        np.testing.assert_allclose(found, asked_in_training(tmp_path / "run", history, candidates), atol=1e-4)
 
 
 def test_small_numbers_are_kept_where_they_say_the_same(exported):

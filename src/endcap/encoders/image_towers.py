@@ -174,9 +174,9 @@ def _load(source: str) -> tuple[Any, Any, bool]:
     logging.disable_progress_bar()
     try:
         model, report = AutoModel.from_pretrained(
-            source, use_safetensors=True, dtype="float32", output_loading_info=True
+            source, use_safetensors=True, dtype="float32", output_loading_info=True, trust_remote_code=False
         )
-        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise unloadable(source, str(error).strip().split("\n", 1)[0]) from error
     finally:

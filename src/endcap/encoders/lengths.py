@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from endcap.core.types import Float32Array, Int64Array
+from endcap.encoders.families import Pooling
 
 TOKENISED_AT_ONCE = 8192
 Tokens = list[int]
@@ -77,3 +78,11 @@ def padded(rows: Sequence[Tokens], padding: int) -> tuple[Int64Array, Int64Array
     tokens = np.full(mask.shape, padding, dtype=np.int64)
     tokens[mask == 1] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
     return tokens, mask
+
+
+def closing_token(tokeniser: Any, pooling: Pooling) -> int | None:
+    """The token that ends every text, where it is the last that is pooled and the tokeniser sets none itself."""
+    if pooling != "last" or tokeniser.eos_token_id is None:
+        return None
+    whole, bare = (tokeniser("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+    return int(tokeniser.eos_token_id) if whole[-1:] == bare[-1:] else None

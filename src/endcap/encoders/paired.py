@@ -25,7 +25,7 @@ class PairedTexts:
         from transformers import AutoTokenizer
 
         try:
-            self._tokeniser = AutoTokenizer.from_pretrained(source)
+            self._tokeniser = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise unloadable(source, str(error).strip().split("\n", 1)[0]) from error
         self._model = model

@@ -21,7 +21,7 @@ from endcap.core.types import Float32Array
 from endcap.encoders.batches import halving
 from endcap.encoders.cpu import multiplies_bfloat16
 from endcap.encoders.families import Family, Said, family_of
-from endcap.encoders.lengths import Prefixed, Tokens, encode_by_length, padded
+from endcap.encoders.lengths import Prefixed, Tokens, closing_token, encode_by_length, padded
 from endcap.encoders.weights import MINILM, PACKAGED_MODEL, find_weights, load
 
 __all__ = ["MINILM", "PACKAGED_MODEL", "TextEncoder", "TextEncoderConfig"]
@@ -136,11 +136,8 @@ class TextEncoder:
 
     @cached_property
     def closing(self) -> int | None:
-        """The token that ends every text, where it is the last that is pooled and the tokeniser sets none itself."""
-        if self.family.pooling != "last" or self._tokeniser.eos_token_id is None:
-            return None
-        whole, bare = (self._tokeniser("a", add_special_tokens=added)["input_ids"] for added in (True, False))
-        return int(self._tokeniser.eos_token_id) if whole[-1:] == bare[-1:] else None
+        """The token that ends every text."""
+        return closing_token(self._tokeniser, self.family.pooling)
 
     @property
     def padding(self) -> int:

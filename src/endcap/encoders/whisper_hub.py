@@ -31,7 +31,7 @@ class HubWhisper:
         try:
             self._model: Any = WhisperForConditionalGeneration.from_pretrained(source, use_safetensors=True).eval()
             self._listen = WhisperFeatureExtractor.from_pretrained(source)
-            self._tokeniser = AutoTokenizer.from_pretrained(source)
+            self._tokeniser = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise unloadable(source, error) from error
         known: dict[str, int] = getattr(self._model.generation_config, "lang_to_id", None) or {}

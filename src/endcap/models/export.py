@@ -7,12 +7,7 @@ sequence.json      max_len
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from endcap.core.artifacts import replace_atomically
-from endcap.core.errors import MissingExtraError, ServiceError
+from endcap.core.errors import ServiceError
 from endcap.core.types import Float32Array, Int64Array
+from endcap.encoders.onnx_graph import graph_of
 from endcap.models.sequence_source import ITEM_VECTORS, SETTINGS, TOWER, Settings, encode_settings, open_session
 from endcap.models.windows import PADDING
 
@@ -51,25 +47,9 @@ def export_tower(tower: nn.Module, item_vectors: Tensor, max_len: int, folder: P
 
 def tower_onnx(tower: nn.Module, n_items: int, max_len: int) -> bytes:
     """The tower as one ONNX file with both axes free."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("onnxscript", "train") from error
-    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=max_len)
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=max_len)}
     example = torch.from_numpy(random_histories(n_items, max_len, rows=3))
-    with quiet():
-        program = torch.onnx.export(
-            tower.eval(),
-            (example,),
-            dynamo=True,
-            input_names=["items"],
-            output_names=["vectors"],
-            dynamic_shapes=({0: batch, 1: length},),
-            verbose=False,
-        )
-    if program is None:
-        raise ServiceError("The ONNX exporter returned nothing.", where=TOWER, next_step="Check the torch version.")
-    return bytes(program.model_proto.SerializeToString())
+    return bytes(graph_of(tower, {"items": example}, "vectors", [axes]).SerializeToString())
 
 
 def parity(tower: nn.Module, content: bytes, n_items: int, max_len: int) -> float:
@@ -98,17 +78,3 @@ def _npy(array: Float32Array) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The exporter prints its steps and warns of its own internals; neither is news to whoever trains a shop."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -31,7 +31,7 @@ LOGITS = "logits"
 class JudgeSettings(msgspec.Struct, frozen=True):
     """inputs: what the graph reads, in order. max_length: tokens of both texts together. cut, padded: the side on which
     texts are cut and padded. pad: what each input is padded with. source: where the model came from. checksums: SHA-256
-    by file."""
+    by file. prefix: words before both texts. closing: the token that ends a pair, if any."""
 
     inputs: tuple[str, ...]
     max_length: int
@@ -42,6 +42,8 @@ class JudgeSettings(msgspec.Struct, frozen=True):
     source: str = ""
     checksums: dict[str, str] = {}
     format: int = FORMAT
+    prefix: str = ""
+    closing: int | None = None
 
 
 class OnnxJudge:
@@ -87,14 +89,17 @@ class OnnxJudge:
     def _read(self, history: str, candidates: Sequence[str]) -> dict[str, Int64Array]:
         """The graph's inputs, int64 [n, t] each."""
         # one by one: a batch would be tokenised by threads, which a process forked later would wait for in vain
-        rows = [self._tokeniser.encode(history, candidate) for candidate in candidates]
-        longest = max(len(row.ids) for row in rows)
-        return {name: self._padded(name, rows, longest) for name in self.settings.inputs}
+        prefix, closing = self.settings.prefix, self.settings.closing
+        rows = [self._tokeniser.encode(f"{prefix}{history}", f"{prefix}{candidate}") for candidate in candidates]
+        end = {} if closing is None else {"input_ids": [closing], "attention_mask": [1], "token_type_ids": [0]}
+        return {
+            name: self._padded(name, [[*getattr(row, READ_FROM[name]), *end.get(name, ())] for row in rows])
+            for name in self.settings.inputs
+        }
 
-    def _padded(self, name: str, rows: Sequence[Any], longest: int) -> Int64Array:
-        found = np.full((len(rows), longest), self.settings.pad[name], np.int64)
-        for place, row in enumerate(rows):
-            values = getattr(row, READ_FROM[name])
+    def _padded(self, name: str, rows: Sequence[Sequence[int]]) -> Int64Array:
+        found = np.full((len(rows), max(map(len, rows))), self.settings.pad[name], np.int64)
+        for place, values in enumerate(rows):
             found[place, slice(len(values)) if self.settings.padded == "right" else slice(-len(values), None)] = values
         return found
 
@@ -118,7 +123,8 @@ def _tokeniser(vocabulary: bytes, settings: JudgeSettings) -> Any:
         raise MissingExtraError("tokenizers", "text") from error
     tokeniser = Tokenizer.from_buffer(vocabulary)
     tokeniser.no_padding()
-    tokeniser.enable_truncation(settings.max_length, strategy="longest_first", direction=settings.cut)
+    room = settings.max_length - (settings.closing is not None)
+    tokeniser.enable_truncation(room, strategy="longest_first", direction=settings.cut)
     return tokeniser
 
 

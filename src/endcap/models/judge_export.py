@@ -19,9 +19,10 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from endcap.core.errors import CallerError, MissingExtraError, ServiceError
+from endcap.core.errors import CallerError, ServiceError
 from endcap.core.types import Float32Array
-from endcap.models.export import quiet
+from endcap.encoders.lengths import closing_token
+from endcap.encoders.onnx_graph import graph_of
 from endcap.models.finetune.backbone import Backbone
 from endcap.models.finetune.heads import CrossModel
 from endcap.models.finetune.methods import merged
@@ -160,28 +161,13 @@ class _Read(nn.Module):
 
 def _graph(net: CrossModel, settings: JudgeSettings) -> bytes:
     """float32, both axes free. What a method learned is folded into the body: the model is of no use afterwards."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("onnxscript", "train") from error
-    n, t = torch.export.Dim("pairs", min=1), torch.export.Dim("tokens", min=1, max=settings.max_length)
+    axes = {0: torch.export.Dim("pairs", min=1), 1: torch.export.Dim("tokens", min=1, max=settings.max_length)}
     ids = torch.ones(3, min(7, settings.max_length), dtype=torch.long)
     mask = torch.ones_like(ids)
     mask[1, -2:] = 0
     example = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    with quiet():
-        program = torch.onnx.export(
-            _Read(net).eval(),
-            tuple(example[name] for name in settings.inputs),
-            dynamo=True,
-            input_names=list(settings.inputs),
-            output_names=[LOGITS],
-            dynamic_shapes=tuple({0: n, 1: t} for _ in settings.inputs),
-            verbose=False,
-        )
-    if program is None:
-        raise ServiceError("The ONNX exporter returned nothing.", where="judge", next_step="Check the torch version.")
-    return bytes(program.model_proto.SerializeToString())
+    inputs = {name: example[name] for name in settings.inputs}
+    return bytes(graph_of(_Read(net), inputs, LOGITS, [axes] * len(inputs)).SerializeToString())
 
 
 def _settings(backbone: Backbone, run: Path) -> JudgeSettings:
@@ -200,6 +186,8 @@ def _settings(backbone: Backbone, run: Path) -> JudgeSettings:
         {name: int(pad[name]) for name in inputs},
         "float32",
         source=run.name,
+        prefix=backbone.prefix,
+        closing=closing_token(tokeniser, backbone.pooling),
     )
 
 

@@ -162,7 +162,8 @@ class SequenceWeights:
             raise CallerError(
                 f"The weights to start from are of another shape: {'; '.join(differing)}.",
                 where="sequence.start",
-                next_step="Set the same under [sequence] and [text], or pretrain with these settings.",
+                next_step="Set the same under [sequence], [text] and [content] (pretraining reads words alone), or "
+                "pretrain with these settings.",
             )
         if not (ours.content_dim and content_dim) and not (ours.ids and config.ids):
             raise CallerError(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from endcap.core.errors import ArtifactError, CallerError
+from endcap.encoders.text import TextEncoder, TextEncoderConfig
 from endcap.models.finetune.backbone import blocks_of
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.tuned import load_tuned, run_model, start_backbone, start_masked
@@ -84,6 +85,25 @@ def test_what_is_exported_is_what_was_tuned(
         "max_length": 16,
         "normalise": True,
     }
+
+
+def test_a_causal_model_is_read_as_it_was_tuned(
+    tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, tiny_causal: Path, tmp_path: Path
+) -> None:
+    """Its texts are ended by a token that the tokeniser does not set by itself, and that one is pooled."""
+    from transformers import AutoTokenizer
+
+    base = shutil.copytree(tiny_causal, tmp_path / "base")
+    AutoTokenizer.from_pretrained(base, eos_token="[SEP]").save_pretrained(base)
+    config = tuning(
+        task={"kind": "interest"}, base={"name": str(base), "pooling": "last"}, method={"kind": "lora"}, train=SHORT
+    )
+    tuned = tuned_on(few, config).tuned
+    tuned.export_encoder(tmp_path / "encoder")
+    encoder = TextEncoder(TextEncoderConfig(model=str(tmp_path / "encoder"), precision="float32"))
+    assert encoder.closing is not None
+    texts = [*TEXTS, "red " * 40]
+    np.testing.assert_allclose(encoder.encode(texts), tuned.embed(texts), atol=1e-5)
 
 
 def test_no_texts_have_no_vectors(classified: Path) -> None:

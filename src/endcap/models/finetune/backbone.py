@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from endcap.core.errors import CallerError
 from endcap.encoders.families import Pooling
+from endcap.encoders.lengths import closing_token
 from endcap.encoders.pooling import pool
 from endcap.models.finetune.config import BaseConfig, MethodKind
 
@@ -46,11 +47,16 @@ class Backbone(nn.Module):
     def forward(self, texts: Sequence[str], others: Sequence[str] | None = None) -> Tensor:
         """[n, d]; with `others`, each text is read together with its other."""
         fields = [texts] if others is None else [texts, others]
+        closing = closing_token(self.tokeniser, self.pooling)
         rows = self.tokeniser(
             *([f"{self.prefix}{text}" for text in field] for field in fields),
             truncation=True,
-            max_length=self.max_length,
+            max_length=self.max_length - (closing is not None),
         )
+        if closing is not None:
+            for name, values in rows.items():
+                end = {"input_ids": closing, "attention_mask": 1}.get(name, 0)
+                rows[name] = [[*row, end] for row in values]
         order = sorted(range(len(texts)), key=lambda row: len(rows["input_ids"][row]))
         parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
         with _attention(self.device, self.training):
