@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.leave_one_out import folder_of
 from endcap.app.config import Config
-from endcap.app.content import content_vectors
+from endcap.app.content import fit_content
 from endcap.app.pretrain import train_weights
-from endcap.app.sequences import encoder_name, trails
+from endcap.app.sequences import trails
 from endcap.core.errors import CallerError
 from endcap.core.types import Float32Array
 from endcap.data.datasets import amazon_folder
@@ -98,11 +98,11 @@ def _everything(folder: Path, cache: Path) -> tuple[Sequences, Names, Float32Arr
     dataset, config = amazon_folder(folder), Config()
     events = dataset.events.collect()
     table = ItemTable.build(dataset.items, events["item_id"].unique().to_list())
-    content = content_vectors(table, config, cache, lambda stage, share: None, [])
+    content = fit_content(table, config, cache, lambda stage, share: None, [], None)
     if content is None:
         raise CallerError("There are no titles to learn from.", where=str(folder), next_step="Add items.jsonl.")
     histories = trails(Histories.build(events.lazy(), table.ids))
-    return histories, Names(table.ids.ids, encoder_name(config)), content
+    return histories, Names(table.ids.ids, content.name), content.vectors
 
 
 def _asked(folder: Path, cache: Path) -> Asked:

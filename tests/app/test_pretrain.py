@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from endcap.app.content import content_vectors
+from endcap.app.content import fit_content
 from endcap.app.ingest import silent
 from endcap.app.pretrain import CHECKPOINT, HELD_OUT_EVERY, keep_apart
 from endcap.app.runtime import Shop
@@ -73,11 +73,11 @@ def test_training_begins_from_them(folder, weights, tmp_path):
         release = shop.train(evaluate=False).manifest.release_id
         shop.pretrain(tmp_path / "again")
         found = np.load(shop.releases.root / release / "sources" / "sequence" / "item_vectors.npy")
-        content = content_vectors(ItemTable.build(shop.store.items()), shop.config, folder / "cache", silent, [])
+        content = fit_content(ItemTable.build(shop.store.items()), shop.config, folder, silent, [], None)
     given, again = SequenceWeights.load(weights), SequenceWeights.load(tmp_path / "again")
     for name, tensor in given.shared.items():
         np.testing.assert_allclose(again.shared[name], tensor, atol=1e-6)
-    described = centred(content) @ given.shared["project.weight"].T
+    described = centred(content.vectors) @ given.shared["project.weight"].T
     np.testing.assert_allclose(found, described / described.norm(dim=1, keepdim=True), atol=1e-5)
 
 

@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import wave
-from itertools import product
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice, product
 from pathlib import Path
 
 import polars as pl
@@ -14,8 +16,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from endcap.app.runtime import Shop
+from endcap.app.search import Ear
 from endcap.core.errors import CallerError
 from endcap.core.types import Event, EventType
+from endcap.encoders.speech import Transcript
 from endcap.web.server import create_app
 
 SETTINGS = '[train]\nthreads = 1\nmoments = 1\nsources = ["content", "trending", "popular"]\n'
@@ -149,6 +153,45 @@ def test_spoken_words_are_heard_and_searched_for(shop: Shop, clip: bytes) -> Non
         assert answer["language"] == "en"
         typed = client.get("/v1/search", params={"n": 3, "q": answer["heard"]}).json()
         assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in typed["items"]]
+
+
+def test_a_wrong_setting_is_not_the_callers_fault(trained: Path) -> None:
+    """And it is said every time, while words go on being searched for."""
+    with Shop.open(trained, read_only=True) as opened:
+        broken = opened.config.speech.model_copy(update={"model": "no such model"})
+        opened._ear = Ear(broken)
+        with TestClient(create_app(opened)) as client:
+            for _ in range(2):
+                answer = client.post("/v1/search", content=b"RIFF", headers={"Content-Type": "audio/wav"})
+                assert answer.status_code == 503, answer.text
+                assert answer.json()["error"]["where"] == "[speech]"
+            assert client.get("/v1/search", params={"q": "tea"}).status_code == 200
+
+
+def test_when_many_clips_wait_others_are_answered(shop: Shop) -> None:
+    """One is listened to, eight wait, the tenth is told to come again; what is typed is answered meanwhile."""
+    listening, go_on = threading.Event(), threading.Event()
+
+    def transcribe(clip: bytes) -> Transcript:
+        listening.set()
+        assert go_on.wait(30)
+        return Transcript("tea", "en", 1.0, 1.0, ())
+
+    shop._ear.transcribe = transcribe
+    sent = {"content": b"RIFF", "headers": {"Content-Type": "audio/wav"}}
+    with TestClient(create_app(shop)) as client, ThreadPoolExecutor(12) as threads:
+        try:
+            first = [threads.submit(client.post, "/v1/search", **sent)]
+            assert listening.wait(30)
+            further = [threads.submit(client.post, "/v1/search", **sent) for _ in range(10)]
+            for refused in islice(as_completed(further, timeout=30), 2):
+                assert refused.result().status_code == 503
+                assert "others wait" in refused.result().json()["error"]["what"]
+            assert client.get("/v1/search", params={"q": "tea"}).status_code == 200
+        finally:
+            go_on.set()
+        codes = sorted(one.result(30).status_code for one in (*first, *further))
+    assert codes == [200] * 9 + [503] * 2
 
 
 def test_what_is_no_speech_is_said(shop: Shop) -> None:

@@ -10,8 +10,8 @@ import pytest
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.encoders.align import unit
-from endcap.encoders.fuse import Fusion, Projection
-from endcap.encoders.fuse_fit import FusionConfig, fit_fusion
+from endcap.encoders.fuse import Fusion, FusionConfig, Projection
+from endcap.encoders.fuse_fit import fit_fusion
 
 WIDTHS = {"text": 40, "image": 30, "sound": 36}
 QUICK = FusionConfig(dim=30, steps=200)

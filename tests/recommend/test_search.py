@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from endcap.core.errors import CallerError
 from endcap.core.tables import ITEMS, conform
 from endcap.core.types import Context, Float32Array, Int32Array, Query
 from endcap.features.items import ItemTable
@@ -11,7 +12,7 @@ from endcap.features.words import words_of
 from endcap.index.exact import ExactIndex
 from endcap.index.lexical import LexicalIndex
 from endcap.recommend.filters import Eligible, InCategories, NotExcluded
-from endcap.recommend.search import Searcher, by_sources
+from endcap.recommend.search import Searcher, Sights, by_sources
 from endcap.testing import FakeEncoder, FakeSource, a_context, a_stranger
 
 TITLES = ["oat milk", "almond milk", "running shoes", "walking shoes", "red shoes 42", "tea", "green tea", ""]
@@ -86,9 +87,61 @@ def test_sources_speak_for_a_known_shopper_and_not_for_a_stranger() -> None:
     assert favour(a_stranger(), items).tolist() == [0, 0, 0]
 
 
-def test_a_picture_is_searched_by_its_vector() -> None:
-    vector = FakeEncoder().encode(["tea"])[0]
-    assert titles(searcher().vector(Query(n=1), a_stranger(), vector).items) == ["tea"]
+class Eye(FakeEncoder):
+    """Sees in a picture what is written on it."""
+
+    def encode(self, contents):
+        return super().encode([content.decode() for content in contents])
+
+
+def seeing(pictures: dict[str, str], words: dict[str, float] | None = None, bonus: dict[str, float] | None = None):
+    """pictures: title -> what its picture shows. words: title -> the cosine of its words with the picture "tea"."""
+    shown, tea = np.zeros((len(TITLES), 16), np.float32), FakeEncoder().encode(["tea"])[0]
+    for title, what in pictures.items():
+        shown[TITLES.index(title)] = FakeEncoder().encode([what])[0]
+    described = np.zeros((len(TITLES), 17), np.float32)
+    for title, cosine in (words or {}).items():
+        described[TITLES.index(title)] = np.append(cosine * tea, (bonus or {}).get(title, 0))
+    found = searcher()
+    wordless, unseen = np.array([not title for title in TITLES]), ~shown.any(axis=1)
+    found.sights = Sights(Eye(), ExactIndex(shown), ExactIndex(described), wordless, unseen)
+    return found
+
+
+def test_a_picture_finds_what_looks_like_it_and_what_its_words_say() -> None:
+    asked = seeing({"oat milk": "tea"}, {"oat milk": 0.9, "green tea": 0.8})
+    found = asked.picture(Query(n=4), a_stranger(), b"tea")
+    assert titles(found.items) == ["oat milk", "green tea"]
+    assert found.ways == [("picture", "meaning"), ("meaning",)]
+    assert titles(asked.picture(Query(n=4, exclude=("i0",)), a_stranger(), b"tea").items) == ["green tea"]
+
+
+def test_words_of_familiar_products_are_discounted_for_pictures() -> None:
+    words = {"tea": 0.8, "running shoes": 0.6}
+    assert titles(seeing({}, words).picture(Query(n=1), a_stranger(), b"tea").items) == ["tea"]
+    discounted = seeing({}, words, {"running shoes": 0.4})
+    assert titles(discounted.picture(Query(n=1), a_stranger(), b"tea").items) == ["running shoes"]
+
+
+def test_words_find_what_has_a_picture_and_no_words() -> None:
+    found = seeing({"": "sandals", "tea": "sandals"}).text(Query(n=8), a_stranger(), "sandals")
+    ways = dict(zip(titles(found.items), found.ways, strict=True))
+    assert ways[""] == ("picture",)
+    assert "picture" not in ways.get("tea", ())
+
+
+def test_without_pictures_a_picture_is_the_callers_error() -> None:
+    with pytest.raises(CallerError, match="no pictures to compare with"):
+        searcher().picture(Query(n=1), a_stranger(), b"tea")
+
+
+def test_what_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    broken = searcher(encoder=Broken())
+    for _ in range(3):
+        assert broken.text(Query(n=1), a_stranger(), "tea").degraded == ("meaning",)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "Search goes on without meaning: the model file is damaged"
+    ]
 
 
 def test_an_encoder_that_fails_leaves_the_words() -> None:

@@ -13,9 +13,12 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
 from endcap.data.read import DataConfig
+from endcap.encoders.fuse import FusionConfig
+from endcap.encoders.image import ImageEncoderConfig
 from endcap.encoders.speech import SpeechConfig
 from endcap.encoders.text import TextEncoderConfig
 from endcap.models.buy_again import BuyAgainConfig
@@ -119,18 +122,23 @@ class Config(DataConfig):
     words: WordsConfig = WordsConfig()
     sequence: SequenceConfig = SequenceConfig()
     text: TextEncoderConfig = TextEncoderConfig()
+    image: ImageEncoderConfig = ImageEncoderConfig()
     speech: SpeechConfig = SpeechConfig()
+    content: ContentConfig = ContentConfig()
+    fusion: FusionConfig = FusionConfig()
     ranker: RankerConfig = RankerConfig()
     judge: JudgeConfig = JudgeConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
 
     def seen_from(self, workspace: Path) -> Config:
-        """With the folder of a text model found where the workspace has it."""
-        folder = workspace / self.text.model
-        if not self.text.model or not folder.is_dir():
-            return self
-        return self.model_copy(update={"text": self.text.model_copy(update={"model": str(folder.resolve())})})
+        """With the folders of local models found where the workspace has them."""
+        found: dict[str, Section] = {}
+        for name in ("text", "image"):
+            section = getattr(self, name)
+            if section.model and (folder := workspace / section.model).is_dir():
+                found[name] = section.model_copy(update={"model": str(folder.resolve())})
+        return self.model_copy(update=found) if found else self
 
 
 def load_config(path: Path) -> Config:

@@ -1,41 +1,221 @@
-"""Content vectors of the catalogue: encoded once, cached by content."""
+"""What is known of each item as one vector: its words, pictures and sound, encoded once and fused.
+
+A catalogue of words alone keeps the text encoder's vectors as they are. Where there is more, the modalities are fused
+(`encoders.fuse`) by what agrees within an item and by what shoppers took one after the other, and pictures are laid
+into the text encoder's space (`encoders.align`), for search. What was fitted is part of the release: a refit reads new
+items by it, so that vectors mean the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from endcap.app.config import Config
-from endcap.core.errors import MissingExtraError
-from endcap.core.types import Float32Array
+from endcap.app.media import Lost, Perceived, files_of, list_lost, perceive
+from endcap.core.determinism import rng
+from endcap.core.errors import CallerError, MissingExtraError
+from endcap.core.protocols import Encoder
+from endcap.core.types import Float32Array, Int64Array
+from endcap.encoders.align import Alignment
+from endcap.encoders.fuse import Fusion
+from endcap.encoders.media import Media, Refused
 from endcap.features.items import ItemTable
 
+if TYPE_CHECKING:
+    from endcap.features.sequences import Histories
 
-def content_vectors(
-    table: ItemTable, config: Config, cache: Path, progress: Callable[[str, float], None], notes: list[str]
+FOLDER, FUSION, ALIGNMENT = "content", "fusion", "alignment"
+COLUMNS = {"image": "images", "audio": "audio"}
+FEWEST_ALIGNED = 10  # photos of items with words, below which nothing can be learned from them
+ALIGNED_ON = 5000  # such photos at most, by lot
+BELONGING = 500_000  # pairs at most of what was taken one after the other, by lot
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What can be read of a catalogue. modalities: name -> float32 [items, w], each in its encoder's own space. photos:
+    every picture by itself."""
+
+    modalities: dict[str, Float32Array]
+    photos: Perceived | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """vectors: float32 [items, d], unit rows, zero where nothing is known: the item content vector everywhere. name: of
+    the space they are in. alignment: from the pictures' space to the texts', where there are both."""
+
+    vectors: Float32Array
+    name: str
+    known: Known
+    fusion: Fusion
+    alignment: Alignment | None = None
+
+    def save(self, folder: Path) -> None:
+        """What was fitted, into an existing folder."""
+        for name, fitted in ((FUSION, self.fusion), (ALIGNMENT, self.alignment)):
+            if fitted is not None:
+                (folder / name).mkdir()
+                fitted.save(folder / name)
+
+
+def fit_content(
+    table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str], taken: Histories | None
+) -> Content | None:
+    """taken: what shoppers took, from which what belongs together is learned. notes: takes sentences on what was
+    decided. None, with a note, where there is nothing to read or nothing to read it with."""
+    known = read_catalogue(table, config, workspace, progress, notes)
+    if not known.modalities:
+        return None
+    if len(known.modalities) == 1:
+        ((name, vectors),) = known.modalities.items()
+        return _content(known, Fusion({}, only=(name, vectors.shape[1])), _aligned(known), config)
+    from endcap.encoders.fuse_fit import fit_fusion
+
+    progress("fuse what is known of items", 0.0)
+    try:
+        fusion = fit_fusion(known.modalities, config.fusion, pairs=None if taken is None else belonging(taken))
+    except CallerError as error:
+        name = next(iter(known.modalities))
+        notes.append(f"The content vectors are those of {name} alone: {error}")
+        fusion = Fusion({}, only=(name, known.modalities[name].shape[1]))
+    return _content(known, fusion, _aligned(known), config)
+
+
+def read_content(
+    table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str], release: Path
+) -> Content | None:
+    """As a release reads items. CallerError where the encoders are others now."""
+    known = read_catalogue(table, config, workspace, progress, notes)
+    folder = release / FOLDER
+    if not (folder / FUSION).is_dir():  # of a release that knew words alone
+        return fit_content(table, config, workspace, progress, notes, None) if len(known.modalities) == 1 else None
+    fusion = Fusion.load(folder / FUSION)
+    for name, vectors in known.modalities.items():
+        if name not in fusion.widths:
+            notes.append(f"The catalogue has {name} now, which the release cannot read; a training will.")
+        elif vectors.shape[1] != fusion.widths[name]:
+            raise CallerError(
+                f"The vectors of {name} are {vectors.shape[1]} wide, and {fusion.widths[name]} in the release.",
+                where=name,
+                next_step=f"Train again: endcap train --shop {workspace}",
+            )
+    if not known.modalities.keys() & fusion.widths.keys():
+        return None
+    alignment = Alignment.load(folder / ALIGNMENT) if (folder / ALIGNMENT).is_dir() else None
+    return _content(known, fusion, alignment, config)
+
+
+def read_catalogue(table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str]) -> Known:
+    """Of the modalities that the settings ask for, those that any item has and that there is an encoder for."""
+    found: dict[str, Float32Array] = {}
+    photos: Perceived | None = None
+    lost: list[Lost] = []
+    for name in config.content.modalities:
+        try:
+            if name == "text":
+                vectors = _read_texts(table, config, workspace, progress, notes)
+            else:
+                perceived = _perceive(name, table, config, workspace, progress, notes, lost)
+                photos = perceived if name == "image" else photos
+                vectors = None if perceived is None else perceived.of_items(len(table))
+        except MissingExtraError as error:
+            notes.append(f"There are no content vectors of {name}: {error}")
+            continue
+        if vectors is not None:
+            found[name] = vectors
+    list_lost(workspace, lost, notes.append)
+    if not found and "text" in config.content.modalities and not any(table.texts()):
+        notes.append("The catalogue has no text, so there are no content vectors.")
+    return Known(found, photos)
+
+
+def belonging(taken: Histories) -> Int64Array:
+    """int64 [p, 2]: what a shopper took, and what the same one took next."""
+    users = np.repeat(np.arange(len(taken)), np.diff(taken.offsets))
+    successes = taken.events.successes()
+    items, users = taken.events.items[successes], users[successes]
+    follows = np.flatnonzero((users[:-1] == users[1:]) & (items[:-1] != items[1:]))
+    if len(follows) > BELONGING:
+        follows = np.sort(rng(0, "what belongs together").permutation(follows)[:BELONGING])
+    return np.stack([items[follows], items[follows + 1]], axis=1).astype(np.int64)
+
+
+def _read_texts(
+    table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str]
 ) -> Float32Array | None:
-    """float32 [items, the encoder's dimensions], rows of unit length, zero for items without text.
-
-    None, with a note, where the catalogue has no text or the extra `text` is not installed.
-    """
     from endcap.encoders.cache import CachedEncoder
     from endcap.encoders.text import TextEncoder
 
     texts = table.texts()
     if not any(texts):
-        notes.append("The catalogue has no text, so there are no content vectors.")
         return None
     stage = "encode the catalogue's texts"
     progress(stage, 0.0)
-    try:
-        encoder = TextEncoder(
-            config.text, progress=lambda done, total: progress(stage, done / max(1, total)), noted=notes.append
-        )
-    except MissingExtraError as error:
-        notes.append(f"There are no content vectors: {error}")
-        return None
+    encoder = TextEncoder(
+        config.text, progress=lambda done, total: progress(stage, done / max(1, total)), noted=notes.append
+    )
     distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
-    vectors = CachedEncoder(encoder, cache / "text").encode(distinct.tolist())
+    vectors = CachedEncoder(encoder, workspace / "cache" / "text").encode(distinct.tolist())
     return vectors[place]
+
+
+def _perceive(
+    name: str,
+    table: ItemTable,
+    config: Config,
+    workspace: Path,
+    progress: Progress,
+    notes: list[str],
+    lost: list[Lost],
+) -> Perceived | None:
+    """The pictures, or the recordings, of the items that have any."""
+    files = files_of(table, COLUMNS[name], workspace / config.content.folder, config.content.per_item)
+    lost += files.lost
+    if not files.paths:
+        return None
+    from endcap.encoders.image import ImageEncoder
+    from endcap.encoders.speech import SpeechEncoder
+
+    stage, refused = f"encode the catalogue's {COLUMNS[name]}", list[Refused]()
+    progress(stage, 0.0)
+
+    def tell(done: int, total: int) -> None:
+        progress(stage, done / max(1, total))
+
+    if name == "image":
+        encoder: Encoder[Media] = ImageEncoder(config.image, progress=tell, refused=refused, noted=notes.append)
+    else:
+        encoder = SpeechEncoder(config.speech, progress=tell, refused=refused)
+    found, unread = perceive(files, table, COLUMNS[name], encoder, refused, workspace / "cache" / name)
+    lost += unread
+    return found if len(found.items) else None
+
+
+def _aligned(known: Known) -> Alignment | None:
+    """Fitted on photos of items that have words."""
+    texts, photos = known.modalities.get("text"), known.photos
+    if texts is None or photos is None:
+        return None
+    rows = np.flatnonzero(texts[photos.items].any(axis=1))
+    if len(rows) > ALIGNED_ON:
+        rows = np.sort(rng(0, "photos to align by").permutation(rows)[:ALIGNED_ON])
+    described = texts[photos.items[rows]]
+    if len(rows) < FEWEST_ALIGNED or len(np.unique(described, axis=0)) < 2:
+        return None
+    from endcap.encoders.align_fit import fit_alignment
+
+    return fit_alignment(photos.vectors[rows], described)
+
+
+def _content(known: Known, fusion: Fusion, alignment: Alignment | None, config: Config) -> Content:
+    read = {name: vectors for name, vectors in known.modalities.items() if name in fusion.widths}
+    of_words = list(fusion.widths) == ["text"]
+    name = Path(config.text.model).name if of_words else f"{'+'.join(fusion.widths)}:{fusion.digest()}"
+    return Content(fusion.fuse(read), name, known, fusion, alignment)

@@ -16,10 +16,10 @@ import polars as pl
 from pydantic import ValidationError
 
 from endcap.app.config import Config
-from endcap.app.content import content_vectors
+from endcap.app.content import Content, fit_content
 from endcap.app.ingest import Progress
 from endcap.app.run import learnable
-from endcap.app.sequences import any_repeat, encoder_name, start_weights, trails
+from endcap.app.sequences import any_repeat, start_weights, trails
 from endcap.core.determinism import seed_everything
 from endcap.core.errors import CallerError, DataError
 from endcap.core.types import Float32Array
@@ -66,13 +66,21 @@ def pretrain(shop: Shop, out: Path, settings: Mapping[str, Any], *, progress: Pr
     database.make_folder(out)
     table, histories = _read(shop, progress)
     content = _content(shop, table, config, progress)
-    names = Names(table.ids.ids, "" if content is None else encoder_name(shop.config))
+    names = Names(table.ids.ids, "" if content is None else content.name)
     checkpoint = shop.folder / "checkpoints" / CHECKPOINT
 
     def tell(at: Step) -> None:
         progress("train the sequence model", (at.epoch - 1 + at.step / max(1, at.steps)) / at.epochs)
 
-    weights, report = train_weights(histories, names, content, config, start, checkpoint=checkpoint, progress=tell)
+    weights, report = train_weights(
+        histories,
+        names,
+        None if content is None else content.vectors,
+        config,
+        start,
+        checkpoint=checkpoint,
+        progress=tell,
+    )
     with database.translated(out):
         weights.save(out)
     checkpoint.unlink(missing_ok=True)
@@ -145,9 +153,12 @@ def _read(shop: Shop, progress: Progress) -> tuple[ItemTable, Sequences]:
     return table, trails(Histories.build(log, table.ids))
 
 
-def _content(shop: Shop, table: ItemTable, config: SequenceConfig, progress: Progress) -> Float32Array | None:
+def _content(shop: Shop, table: ItemTable, config: SequenceConfig, progress: Progress) -> Content | None:
+    """Of words alone: how words and pictures are fused is a shop's own, and others could not begin from the weights."""
     notes: list[str] = []
-    content = content_vectors(table, shop.config, shop.folder / "cache", progress, notes)
+    of_words = shop.config.content.model_copy(update={"modalities": ("text",)})
+    read = shop.config.model_copy(update={"content": of_words})
+    content = fit_content(table, read, shop.folder, progress, notes, None)
     if content is None and not config.ids:
         raise DataError(
             f"Without ids an item is its content alone. {' '.join(notes)}",

@@ -5,6 +5,7 @@
   stats/              what past sales say about each item
   histories/          every user's events, mapped rather than read
   sources/            one folder a candidate source
+  content/            how pictures and sound are fused with words, and pictures laid among them (see `app.content`)
   search/             words and vectors of the items, and the encoder that reads queries (see `app.search`)
   ranker/             the LightGBM model and the names of its features, or a blend's weights; the shortlist's weights
   judge/              a cross-encoder for a second look and what it weighs, where that helps
@@ -24,13 +25,14 @@ from numpy.typing import NDArray
 
 import endcap
 from endcap.app.config import Config
+from endcap.app.content import Content
 from endcap.app.fusion import Fusion, Judged
 from endcap.app.search import read_search, write_search
 from endcap.app.sources import Fitted, load_sources, save_sources
 from endcap.core.artifacts import Manifest, ReleaseStore
 from endcap.core.errors import ArtifactError
 from endcap.core.protocols import Selector
-from endcap.core.types import Availability, Float32Array
+from endcap.core.types import Availability
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
@@ -109,7 +111,7 @@ def write_release(
     fitted: Fitted,
     histories: Histories,
     fusion: Fusion,
-    content: Float32Array | None,
+    content: Content | None,
     notes: list[str],
     config: Config,
     data: dict[str, Any],
@@ -117,7 +119,7 @@ def write_release(
     evaluation: dict[str, Any] | None,
     now_ms: int,
 ) -> Manifest:
-    """Write and commit; publishing it is another step. content: float32 [items, d] that queries are compared with.
+    """Write and commit; publishing it is another step. content: what is known of the items.
     notes: takes what a reader should know. data must hold `seq`."""
     with releases.stage() as folder:
         for part in ("stats", "histories", "sources", "ranker", "search"):
@@ -127,7 +129,10 @@ def write_release(
         histories.save(folder / "histories")
         save_sources(fitted.sources, folder / "sources")
         fusion.save(folder / "ranker")
-        notes += filter(None, [write_search(folder / "search", fitted.table, content, config)])
+        if content is not None:
+            (folder / "content").mkdir()
+            content.save(folder / "content")
+        notes += write_search(folder / "search", fitted.table, content, config)
         if fusion.judged is not None:
             (folder / "judge").mkdir()
             fusion.judged.save(folder / "judge")

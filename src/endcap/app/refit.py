@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from endcap.app.config import Config
+from endcap.app.content import Content, read_content
 from endcap.app.fusion import Fusion
 from endcap.app.ingest import Progress
 from endcap.app.publish import fact, read_fusion, write_release
@@ -57,6 +58,8 @@ def refit(shop: Shop, *, progress: Progress) -> Refitted:
 
 
 class _Refit(Run):
+    content: Content | None
+
     def run(self, release: str) -> Refitted:
         seed_everything(self.config.train.seed)
         self.stage("read the release")
@@ -107,9 +110,12 @@ class _Refit(Run):
         return self.config.model_copy(update={"train": train.model_copy(update={"per_source": taught})})
 
     def _fit(self, folder: Path, names: list[str]) -> Fitted:
-        content = self.content = self.encode(names)
+        self.content = None
+        if self.reads_content(names):
+            self.content = read_content(self.table, self.config, self.shop.folder, self.stage, self.notes, folder)
+        vectors = None if self.content is None else self.content.vectors
         self.stage("fit sources on the whole log")
-        found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, content, self.config, set(names)))
+        found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, vectors, self.config, set(names)))
         if SEQUENCE in names:
             stage = "go on with the sequence model"
             self.stage(stage)
@@ -117,7 +123,7 @@ class _Refit(Run):
                 refit_sequence(
                     self.histories,
                     self.table.ids,
-                    content,
+                    self.content,
                     self.config,
                     folder / "sources" / SEQUENCE,
                     self.shop.folder / "checkpoints",

@@ -15,7 +15,6 @@ from endcap.app.sources import EDGES, Fitted, fit_fresh, idle
 from endcap.app.tasks import successes
 from endcap.core.errors import DataError
 from endcap.core.protocols import CandidateSource
-from endcap.core.types import Float32Array
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
@@ -85,14 +84,10 @@ class Run:
             self.left_out |= found.keys()
             self.notes += [f"The source {source} is left out: {why}." for source, why in found.items()]
 
-    def encode(self, sources: Sequence[str]) -> Float32Array | None:
-        """float32 [items, any], or None where none of the sources reads it or there is nothing to read."""
+    def reads_content(self, sources: Sequence[str]) -> bool:
+        """Whether any of the sources reads content vectors."""
         read_by = {"content", "sequence", *(EDGES if self.config.transitions.borrowed else ())}
-        if not read_by.intersection(sources):
-            return None
-        from endcap.app.content import content_vectors
-
-        return content_vectors(self.table, self.config, self.shop.folder / "cache", self.stage, self.notes)
+        return bool(read_by.intersection(sources))
 
     def assemble(self, past: Histories, until_ms: int, lasting: Sequence[CandidateSource]) -> Fitted:
         """Everything fitted on events before a moment, the sources in the configured order."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,20 +22,22 @@ import numpy as np
 import polars as pl
 
 from endcap.app.config import Config, load_config
-from endcap.app.events import check_events, typed_event
+from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.queries import MAX_QUERY, checked
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Event, EventType, Placement, Query, Recommendation, Slate
+from endcap.core.types import Context, Event, EventType, Placement, Query, Recommendation, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
+from endcap.recommend.search import Found, Searcher
 
 if TYPE_CHECKING:
     from endcap.app.pretrain import Pretrained
@@ -54,9 +56,6 @@ STARTER = """# What differs from the defaults. Every key: docs/reference/configu
 # [serve]
 # port = 8765
 """
-MAX_N = 500
-MAX_LISTED = 1000
-MAX_QUERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +238,7 @@ class Shop:
 
     def answer(self, query: Query) -> Slate:
         """A slate for a query."""
-        query = _checked(query)
+        query = checked(query)
         now_ms = self.clock() if query.now_ms is None else query.now_ms
         release, known = self._serving.context(query, now_ms)
         items, degraded = release.pipeline.answer(query, known)
@@ -252,10 +251,15 @@ class Shop:
             raise CallerError(
                 f"The query has {len(text):,} characters.", where="q", next_step=f"Send at most {MAX_QUERY:,}."
             )
-        query = _checked(Query(user_id=user, n=n, placement=Placement.SEARCH, **rest))
+        return self._found(lambda searcher, query, known: searcher.text(query, known, text), user, n, rest)
+
+    def _found(
+        self, find: Callable[[Searcher, Query, Context], Found], user: str | None, n: int, rest: dict[str, Any]
+    ) -> Slate:
+        query = checked(Query(user_id=user, n=n, placement=Placement.SEARCH, **rest))
         now_ms = self.clock() if query.now_ms is None else query.now_ms
         release, known = self._serving.context(query, now_ms)
-        found = release.searcher.text(query, known, text)
+        found = find(release.searcher, query, known)
         items = tuple(
             Recommendation(
                 release.fitted.table.ids.ids[item],
@@ -274,6 +278,14 @@ class Shop:
         """
         heard = self._ear.transcribe(clip)
         return self.search(heard.text[:MAX_QUERY], user, n, **rest), heard
+
+    def search_picture(self, picture: bytes, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
+        """Items that look like a picture or whose words fit it: a picture file's bytes. Needs Pillow (the extra
+        `image`) and a release whose items have pictures.
+
+        DataError for bytes that are no picture, CallerError where the release has none.
+        """
+        return self._found(lambda searcher, query, known: searcher.picture(query, known, picture), user, n, rest)
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
         """Items to show beside one, for no shopper in particular."""
@@ -322,28 +334,3 @@ class Shop:
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"
-
-
-def _checked(query: Query) -> Query:
-    """The query with every field of its declared type; the placement may be given as text, the locale as `zh_CN`."""
-    try:
-        query = msgspec.convert({part.name: getattr(query, part.name) for part in fields(Query)}, Query)
-    except msgspec.ValidationError as error:
-        what, _, field = str(error).removesuffix("`").partition(" - at `$.")
-        step = f"One of {', '.join(Placement)}." if field == "placement" else "The fields are those of endcap.Query."
-        raise CallerError(f"{what}.", where=field, next_step=step) from error
-    _check_limits(query)
-    acts = tuple(typed_event(act, f"session_events[{place}]") for place, act in enumerate(query.session_events))
-    return replace(query, session_events=acts, locale=query.locale.replace("_", "-"))
-
-
-def _check_limits(query: Query) -> None:
-    if not 1 <= query.n <= MAX_N:
-        raise CallerError(f"n is {query.n}.", where="n", next_step=f"Ask for 1 to {MAX_N} items.")
-    for name in ("cart", "exclude", "categories", "session_events"):
-        if len(getattr(query, name)) > MAX_LISTED:
-            raise CallerError(f"{name} is too long.", where=name, next_step=f"Send at most {MAX_LISTED} entries.")
-    if query.placement is Placement.ITEM and query.item_id is None:
-        raise CallerError(
-            "The placement `item` shows what goes with an item.", where="item_id", next_step="Name the item looked at."
-        )

@@ -2,15 +2,15 @@
 
 <release>/search/
   words/      which items' texts hold which words
-  vectors/    the content vectors whole, in the encoder's own space
+  vectors/    vectors of the items' words, in the text encoder's own space
   encoder/    the text encoder as ONNX, so that queries are read without torch
+  pictures/, described/, eye/    see `app.sights`
 
-Without content vectors, or where the encoder cannot be exported, words alone are searched.
+Without vectors, or where the encoder cannot be exported, words alone are searched.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +19,15 @@ from threading import Lock
 import numpy as np
 
 from endcap.app.config import Config
+from endcap.app.content import Content
 from endcap.app.fusion import Fusion
+from endcap.app.sights import read_sights, write_sights
 from endcap.app.sources import Fitted
-from endcap.core.errors import EndcapError
+from endcap.core.errors import CallerError, EndcapError, ServiceError
 from endcap.core.protocols import Encoder, Filter
 from endcap.core.types import Float32Array
 from endcap.encoders.onnx import OnnxTextEncoder
-from endcap.encoders.packaged import models_folder
+from endcap.encoders.onnx_files import exported_once
 from endcap.encoders.speech import Speech, SpeechConfig, Transcript
 from endcap.features.items import ItemTable
 from endcap.features.words import words_of
@@ -34,6 +36,7 @@ from endcap.index.lexical import LexicalIndex
 from endcap.recommend.search import Personal, Searcher, by_sources
 
 FOLDER, WORDS, VECTORS, ENCODER = "search", "words", "vectors", "encoder"
+LONGEST = 60.0  # seconds of a clip that is searched for
 FEWEST_TEXTS = 50  # with fewer, nobody can say whether an export is near enough
 
 
@@ -56,26 +59,43 @@ class Ear:
     """Writes down what is said, by a model that is loaded when the first clip comes, one clip after the other."""
 
     def __init__(self, config: SpeechConfig) -> None:
-        self._config, self._lock = config, Lock()
-        self._speech: Speech | None = None
+        self._config, self._lock = config.model_copy(update={"max_seconds": min(LONGEST, config.max_seconds)}), Lock()
+        self._speech: Speech | ServiceError | None = None
 
     def transcribe(self, clip: bytes) -> Transcript:
-        """Raises what `Speech` raises: MissingExtraError without the extra `speech`, DataError where nobody speaks."""
+        """MissingExtraError without the extra `speech`, DataError where nobody speaks or the clip is longer than a
+        minute, ServiceError, every time, where the settings name no model that can listen."""
         with self._lock:
             if self._speech is None:
-                self._speech = Speech(self._config)
+                self._speech = self._opened()
+            if isinstance(self._speech, ServiceError):
+                raise self._speech
             return self._speech.transcribe(clip)
 
+    def _opened(self) -> Speech | ServiceError:
+        try:
+            return Speech(self._config)
+        except CallerError as error:  # whoever asks did nothing wrong
+            return ServiceError(f"Nothing can be heard: {error}", where="[speech]", next_step="Mend `endcap.toml`.")
 
-def write_search(folder: Path, table: ItemTable, content: Float32Array | None, config: Config) -> str:
-    """Into an existing folder. content: float32 [items, d], or None. Returns a note where words alone can be searched,
-    empty where all is well."""
-    for part in (WORDS, VECTORS):
-        (folder / part).mkdir()
+
+def write_search(folder: Path, table: ItemTable, content: Content | None, config: Config) -> list[str]:
+    """Into an existing folder. Returns notes on what cannot be searched by."""
+    (folder / WORDS).mkdir()
     LexicalIndex.of([words_of(text) for text in table.texts()]).save(folder / WORDS)
     if content is None:
+        return []
+    notes = [_write_meanings(folder, table, content, config), write_sights(folder, content, config)]
+    return [note for note in notes if note]
+
+
+def _write_meanings(folder: Path, table: ItemTable, content: Content, config: Config) -> str:
+    """Vectors of the items' words, and what reads queries. A note where words alone can be searched."""
+    vectors = content.known.modalities.get("text")
+    if vectors is None:
         return ""
-    ExactIndex(np.ascontiguousarray(content, np.float32)).save(folder / VECTORS)
+    (folder / VECTORS).mkdir()
+    ExactIndex(np.ascontiguousarray(vectors, np.float32)).save(folder / VECTORS)
     texts = [text for text in dict.fromkeys(table.texts()) if text]
     if len(texts) < FEWEST_TEXTS:
         return f"Search goes by words alone: fewer than {FEWEST_TEXTS} texts are too few to check an encoder by."
@@ -86,22 +106,23 @@ def write_search(folder: Path, table: ItemTable, content: Float32Array | None, c
     return ""
 
 
-def read_search(folder: Path, fitted: Fitted, fusion: Fusion, filters: Sequence[Filter]) -> Searcher:
-    """folder: of the release. Imports neither torch nor transformers."""
-    place = folder / FOLDER
-    if not place.is_dir():  # of a release that was written before there was search
-        words = LexicalIndex.of([words_of(text) for text in fitted.table.texts()])
-        return Searcher(encoder=None, vectors=None, words=words, filters=filters, personal=_personal(fitted, fusion))
-    encoder, vectors = None, None
+def read_search(release: Path, fitted: Fitted, fusion: Fusion, filters: Sequence[Filter]) -> Searcher:
+    """Imports neither torch nor transformers."""
+    place, encoder, vectors = release / FOLDER, None, None
     if (place / ENCODER).is_dir():
         vectors = ExactIndex.load(place / VECTORS)
         encoder = QueryEncoder(place / ENCODER, vectors.dim)
+    if place.is_dir():
+        words = LexicalIndex.load(place / WORDS)
+    else:  # of a release that was written before there was search
+        words = LexicalIndex.of([words_of(text) for text in fitted.table.texts()])
     return Searcher(
         encoder=encoder,
         vectors=vectors,
-        words=LexicalIndex.load(place / WORDS),
+        words=words,
         filters=filters,
         personal=_personal(fitted, fusion),
+        sights=read_sights(release, place, fitted.table),
     )
 
 
@@ -112,13 +133,12 @@ def _personal(fitted: Fitted, fusion: Fusion) -> Personal:
 
 
 def _exported(texts: Sequence[str], config: Config) -> Path:
-    """The folder of the encoder's ONNX form, exported once for all shops of this user."""
     from endcap.encoders.onnx_export import export_text
     from endcap.encoders.text import TextEncoder
 
     encoder = TextEncoder(config.text)
-    digest = hashlib.blake2b(f"{encoder.name} {encoder.queries().name}".encode(), digest_size=8).hexdigest()
-    folder = models_folder() / "onnx" / digest
-    if not (folder / "onnx.json").is_file():
-        export_text(encoder, folder, texts=texts, quantise="auto")
-    return folder
+    return exported_once(
+        f"{encoder.name} {encoder.queries().name}",
+        OnnxTextEncoder,
+        lambda place: export_text(encoder, place, texts=texts, quantise="auto"),
+    )

@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from endcap.app.config import Config
+from endcap.app.content import Content
 from endcap.app.parallel import Tell, one_by_one, side_by_side
 from endcap.core.errors import CallerError
-from endcap.core.types import Float32Array, Int64Array
+from endcap.core.types import Int64Array
 from endcap.evaluate.protocols import Case
 from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories
@@ -42,7 +43,7 @@ class SequenceFits:
     def __init__(
         self,
         items: Vocabulary,
-        content: Float32Array | None,
+        content: Content | None,
         config: Config,
         folder: Path,
         asked: Sequence[Case],
@@ -50,10 +51,10 @@ class SequenceFits:
     ) -> None:
         """asked: what the first fit stops by. pasts: the histories that `fit` will be asked for, in order."""
         self._items, self._content, self._config, self._folder, self._asked = items, content, config, folder, asked
-        self._names = Names(items.ids, "" if content is None else encoder_name(config))
+        self._names = Names(items.ids, "" if content is None else content.name)
         self._start = start_weights(config.sequence, folder.parent)
         if self._start is not None:
-            self._start.check(config.sequence, 0 if content is None else content.shape[1], self._names.encoder)
+            self._start.check(config.sequence, 0 if content is None else content.vectors.shape[1], self._names.encoder)
         self._pasts = list(pasts)
         self._epochs: int | None = None
         self._latest: SequenceSource | None = None
@@ -109,7 +110,7 @@ class SequenceFits:
             len(self._items),
             config,
             folder,
-            content=self._content,
+            content=None if self._content is None else self._content.vectors,
             validation=self._validation(past) if watched else None,
             names=self._names,
             starts=[] if self._start is None else [self._start],
@@ -132,7 +133,7 @@ class SequenceFits:
 def refit_sequence(
     past: Histories,
     items: Vocabulary,
-    content: Float32Array | None,
+    content: Content | None,
     config: Config,
     release: Path,
     checkpoints: Path,
@@ -150,8 +151,8 @@ def refit_sequence(
             len(items),
             settings,
             Path(exported),
-            content=content,
-            names=Names(items.ids, "" if content is None else encoder_name(config)),
+            content=None if content is None else content.vectors,
+            names=Names(items.ids, "" if content is None else content.name),
             starts=load_members(release),
             checkpoint=checkpoints / f"refit-{len(past.events)}.safetensors",
             progress=lambda at: progress((at.epoch - 1 + at.step / max(1, at.steps)) / at.epochs),
@@ -187,11 +188,6 @@ def start_weights(config: SequenceConfig, workspace: Path) -> SequenceWeights | 
         raise CallerError(
             error.what, where=error.where, next_step=f"{error.next_step}, or correct `sequence.start`."
         ) from error
-
-
-def encoder_name(config: Config) -> str:
-    """Whose vectors a model's projection reads; the same wherever a local model's folder lies."""
-    return Path(config.text.model).name
 
 
 def any_repeat(contexts: Sequences, targets: Sequence[Int64Array]) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endcap.app import judging
+from endcap.app.content import Content, fit_content
 from endcap.app.evaluation import compare, users_per_second
 from endcap.app.examples import examples_at, join, shortlist_for
 from endcap.app.fusion import Fusion, fuse, learned_from
@@ -138,8 +139,8 @@ class Training(Run):
             judging.check(self._run_to_judge())
         self.read()
         self.leave_out_idle()
-        self.content = self.encode(self.config.train.sources)
         steps = plan(self.bought, self.histories, self.config.train)
+        self.content = self._read_items(steps.lasting)
         if "sequence" in self.config.train.sources:
             later = [steps.test.past] * test + [self.histories] * release
             checkpoints = self.shop.folder / "checkpoints"
@@ -147,6 +148,12 @@ class Training(Run):
                 self.table.ids, self.content, self.config, checkpoints, steps.validation.cases, later
             )
         return steps
+
+    def _read_items(self, taken: Histories) -> Content | None:
+        """Of items, what any source reads; what belongs together is learned from what was taken."""
+        if not self.reads_content(self.config.train.sources):
+            return None
+        return fit_content(self.table, self.config, self.shop.folder, self.stage, self.notes, taken)
 
     def teach(self, steps: Plan) -> Taught:
         """Step 1 of the module, and the examples of step 2."""
@@ -256,7 +263,8 @@ class Training(Run):
     def _lasting(self, stage: str, past: Histories) -> list[CandidateSource]:
         self.stage(stage)
         wanted = set(self.config.train.sources) - self.left_out
-        found = fit_lasting(past, self.table, self.content, self.config, wanted)
+        vectors = None if self.content is None else self.content.vectors
+        found = fit_lasting(past, self.table, vectors, self.config, wanted)
         if self._sequences is not None and "sequence" not in self.left_out:
             model = "train the sequence model"
             self.stage(model)

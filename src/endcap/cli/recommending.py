@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,7 +54,9 @@ def recommend(
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What is searched for.")],
+    text: Annotated[str, typer.Argument(help="What is searched for.")] = "",
+    picture: Annotated[Path | None, typer.Option(help="A picture instead: what looks like it.")] = None,
+    voice: Annotated[Path | None, typer.Option(help="A recording instead: what is said in it.")] = None,
     user: UserOption = None,
     n: CountOption = 10,
     exclude: ExcludeOption = "",
@@ -62,15 +65,33 @@ def search(
     shop: ShopOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Find items by what was meant and by the words themselves. Works while a server runs, and records nothing."""
+    """Find items by what was meant and by the words themselves, by a picture, or by what is said in a recording. Works
+    while a server runs, and records nothing."""
     from endcap.app.runtime import Shop
 
+    if sum(given is not None for given in (text or None, picture, voice)) > 1:
+        raise CallerError("More than one thing is searched for.", where="search", next_step="Give one of them.")
+    rest = {"exclude": _listed(exclude), "categories": _listed(category), "locale": locale}
     with Shop.open(shop, read_only=True) as opened:
-        slate = opened.search(text, user, n, exclude=_listed(exclude), categories=_listed(category), locale=locale)
+        if picture is not None:
+            slate, asked = opened.search_picture(_content(picture), user, n, **rest), f"What looks like {picture.name}"
+        elif voice is not None:
+            slate, heard = opened.search_spoken(_content(voice), user, n, **rest)
+            asked = f"{heard.text!r}, heard,"
+        else:
+            slate, asked = opened.search(text, user, n, **rest), repr(text)
         if as_json:
             print_json(_with_titles(opened, slate))
         else:
-            print_slate(opened, slate, f"{text!r} for {user or 'a stranger'}")
+            print_slate(opened, slate, f"{asked} for {user or 'a stranger'}")
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        said = error.strerror or type(error).__name__
+        raise CallerError(f"The file cannot be read: {said}.", where=str(file), next_step="Name one.") from error
 
 
 def print_slate(shop: Shop, slate: Slate, title: str) -> None:

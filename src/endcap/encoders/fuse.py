@@ -15,19 +15,34 @@ Legend: n items, M modalities, w the width of one, d the width of the fused vect
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from pydantic import Field
 
 from endcap.core.errors import ArtifactError, CallerError
+from endcap.core.section import Section
 from endcap.core.types import Float32Array
 from endcap.encoders.align import unit
 
 SETTINGS = "fusion.json"
 ARRAYS = ("weights", "bias", "trust")
+
+
+class FusionConfig(Section):
+    """How modalities are fused."""
+
+    dim: int = Field(default=256, ge=2, description="width of the fused vector, at most the narrowest modality's")
+    steps: int = Field(default=400, ge=0, description="of the contrastive fit")
+    batch_size: int = Field(default=512, ge=2, description="items that are told from each other")
+    learning_rate: float = Field(default=0.003, gt=0, description="at its highest")
+    decay: float = Field(default=1.0, ge=0, description="how strongly projections are held to where they began")
+    dropped: float = Field(default=0.3, ge=0, lt=1, description="chance of each modality to be missing in a pair")
+    seed: int = Field(default=0, ge=0, description="of the views and of the order of steps")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +120,15 @@ class Fusion:
         shares = np.exp(scores - np.where(np.isfinite(highest), highest, 0))
         gates: Float32Array = shares / np.maximum(shares.sum(axis=1, keepdims=True), np.float32(1e-12))
         return gates
+
+    def digest(self) -> str:
+        """12 hexadecimal digits of what the fused vectors depend on beside their modalities."""
+        digest = hashlib.blake2b(repr(self.widths).encode(), digest_size=6)
+        for one in self.projections.values():
+            for array in (one.weights, one.bias, one.trust):
+                digest.update(np.ascontiguousarray(array).data)
+            digest.update(repr(one.sure).encode())
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Into an existing folder."""

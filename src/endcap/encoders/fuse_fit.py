@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from endcap.core.determinism import rng
 from endcap.core.errors import CallerError
-from endcap.core.section import Section
 from endcap.core.types import Float32Array, Int64Array
 from endcap.encoders.align import unit
-from endcap.encoders.fuse import Fusion, Projection
+from endcap.encoders.fuse import Fusion, FusionConfig, Projection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +32,6 @@ if TYPE_CHECKING:
 View = tuple[list[Tensor], Tensor]  # the vectors of each modality, and bool [b, M]: which of them are looked at
 FIRST_SURE = float(np.log(10.0))  # a softmax at temperature .1
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
-
-
-class FusionConfig(Section):
-    """How modalities are fused."""
-
-    dim: int = Field(default=256, ge=2, description="width of the fused vector, at most the narrowest modality's")
-    steps: int = Field(default=400, ge=0, description="of the contrastive fit")
-    batch_size: int = Field(default=512, ge=2, description="items that are told from each other")
-    learning_rate: float = Field(default=0.003, gt=0, description="at its highest")
-    decay: float = Field(default=1.0, ge=0, description="how strongly projections are held to where they began")
-    dropped: float = Field(default=0.3, ge=0, lt=1, description="chance of each modality to be missing in a pair")
-    seed: int = Field(default=0, ge=0, description="of the views and of the order of steps")
 
 
 def fit_fusion(

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,9 @@ import msgspec
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError
 from endcap.encoders.cpu import overflows_int8
+from endcap.encoders.packaged import models_folder
+
+EXPORTER = 1  # counted up when what an export writes changes
 
 
 class Checked(Protocol):
@@ -62,6 +65,20 @@ def session(model: bytes, threads: int, place: Path, again: str) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's have no common class of their own
         raise ArtifactError(f"{error}", where=str(place), next_step=again) from error
+
+
+def exported_once(encoder: str, opened: Callable[[Path], object], export: Callable[[Path], object]) -> Path:
+    """The folder of an encoder's export, written once for all shops of this user; again where it is damaged.
+
+    encoder: its name, which says all that its vectors depend on. opened: raises ArtifactError for a damaged folder.
+    """
+    digest = hashlib.blake2b(f"{EXPORTER} {encoder}".encode(), digest_size=8).hexdigest()
+    folder = models_folder() / "onnx" / digest
+    try:
+        opened(folder)
+    except ArtifactError:
+        export(folder)
+    return folder
 
 
 @contextlib.contextmanager

@@ -8,12 +8,15 @@ Legend: n items found, s sources.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
+from endcap.core.errors import CallerError, DataError
 from endcap.core.protocols import CandidateSource, Encoder, Filter, VectorIndex
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Query
 from endcap.features.words import words_of
@@ -21,6 +24,7 @@ from endcap.index.lexical import LexicalIndex
 from endcap.recommend.candidates import shares, weigh
 from endcap.recommend.filters import every
 
+LOG = logging.getLogger(__name__)
 RRF = 60  # the paper's constant: how fast a place's worth falls
 PERSONAL = 0.3  # the most that a shopper's taste adds to an item's worth: it carries the twentieth to the top
 LEAST = 100  # items that each way of finding proposes, or three times as many as are asked for
@@ -29,13 +33,26 @@ Personal = Callable[[Context, Int32Array], Float32Array]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """items: int32 [n], best first. scores: float32 [n]. ways: which of "meaning", "words", "shopper" each was found
-    or favoured by: list [n]. degraded: ways that failed."""
+    """items: int32 [n], best first. scores: float32 [n]. ways: which of "meaning", "words", "picture", "shopper" each
+    was found or favoured by: list [n]. degraded: ways that failed."""
 
     items: Int32Array
     scores: Float32Array
     ways: list[tuple[str, ...]]
     degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sights:
+    """What pictures are compared with. eye: reads a picture. pictures: of the items' own pictures, in the eye's space.
+    described: of the items' words in the same space, and of a last dimension that a picture has 1 in; None where there
+    are no words. wordless, unseen: bool [items], those that have no words, and those without pictures."""
+
+    eye: Encoder[bytes]
+    pictures: VectorIndex
+    described: VectorIndex | None
+    wordless: NDArray[np.bool_]
+    unseen: NDArray[np.bool_]
 
 
 class Searcher:
@@ -49,10 +66,13 @@ class Searcher:
         words: LexicalIndex,
         filters: Sequence[Filter],
         personal: Personal,
+        sights: Sights | None = None,
     ) -> None:
-        """encoder, vectors: None where the release has no content vectors; words alone are searched then."""
-        self.encoder, self.vectors, self.words = encoder, vectors, words
+        """encoder, vectors: None where the release has no content vectors; words alone are searched then. sights: None
+        where it has no pictures."""
+        self.encoder, self.vectors, self.words, self.sights = encoder, vectors, words, sights
         self.filters, self.personal = tuple(filters), personal
+        self._said_of: set[str] = set()
 
     def text(self, query: Query, context: Context, text: str) -> Found:
         """Items for words that were typed or spoken."""
@@ -61,46 +81,83 @@ class Searcher:
         if self.encoder is not None and text.strip():
             try:
                 vector = self.encoder.encode([text])[0]
-            except Exception:  # what the words find beats no answer; the answer says so
+            except Exception as error:  # what the words find beats no answer; the answer says so
+                self._say_once("meaning", error)
                 degraded.append("meaning")
             else:
-                lists["meaning"] = self._meant(query, context, vector)
+                lists["meaning"] = self._near(query, context, self.vectors, vector)
+                if self.sights is not None and self.sights.described is not None and self.sights.wordless.any():
+                    wordless = self.sights.wordless
+                    lists["picture"] = self._near(query, context, self.sights.pictures, vector, wordless)
         return self._joined(query, context, lists, degraded)
 
-    def vector(self, query: Query, context: Context, vector: Float32Array) -> Found:
-        """Items for a vector float32 [d] of the items' space, such as a picture's."""
-        return self._joined(query, context, {"meaning": self._meant(query, context, vector)}, [])
+    def picture(self, query: Query, context: Context, picture: bytes) -> Found:
+        """Items that look like a picture, or whose words fit it. DataError for bytes that are no picture, CallerError
+        where the release has none to compare it with."""
+        if self.sights is None:
+            raise CallerError(
+                "The release has no pictures to compare with.",
+                where="search",
+                next_step="Name the items' pictures in the catalogue (`images`), and train.",
+            )
+        if not picture:
+            raise DataError("There is no picture.", where="picture", next_step="Send the bytes of one.")
+        vector = self.sights.eye.encode([picture])[0]
+        lists = {"picture": self._near(query, context, self.sights.pictures, vector)}
+        if self.sights.described is not None:
+            lists["meaning"] = self._near(query, context, self.sights.described, np.append(vector, np.float32(1)))
+        # what only one of the two can know is not put back for it
+        alone = {"meaning": self.sights.unseen, "picture": self.sights.wordless} if len(lists) == 2 else {}
+        return self._joined(query, context, lists, [], alone)
 
     def _said(self, query: Query, context: Context, text: str) -> Int32Array:
         items, _ = self.words.best(words_of(text), self.words.texts)
         shown: Int32Array = items[every(self.filters, query, context, items)]
         return shown[: _asked(query)]
 
-    def _meant(self, query: Query, context: Context, vector: Float32Array) -> Int32Array:
-        """The nearest items that may be shown: further down the list where many may not."""
-        if self.vectors is None or not vector.any():
+    def _near(
+        self,
+        query: Query,
+        context: Context,
+        index: VectorIndex | None,
+        vector: Float32Array,
+        among: NDArray[np.bool_] | None = None,
+    ) -> Int32Array:
+        """The nearest items that may be shown: further down the list where many may not. among: bool [items]."""
+        if index is None or not vector.any():
             return np.empty(0, np.int32)
         allowed, wanted, asked = partial(every, self.filters, query, context), _asked(query), 2 * _asked(query)
         while True:
-            items, scores = self.vectors.search(vector, asked)
-            shown: Int32Array = items[(scores > 0) & allowed(items)]
+            items, scores = index.search(vector, asked)
+            fit = (scores > 0) & allowed(items)
+            shown: Int32Array = items[fit if among is None else fit & among[items]]
             if len(shown) >= wanted or len(items) < asked or scores[-1] <= 0:
                 return shown[:wanted]
             asked *= 4
 
-    def _joined(self, query: Query, context: Context, lists: dict[str, Int32Array], degraded: list[str]) -> Found:
-        """By the sum over lists of 1 / (RRF + place), lifted by taste; equal ones in the order of the items."""
+    def _joined(
+        self,
+        query: Query,
+        context: Context,
+        lists: dict[str, Int32Array],
+        degraded: list[str],
+        alone: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> Found:
+        """By the sum over lists of 1 / (RRF + place), lifted by taste; equal ones in the order of the items. alone: of
+        a list, the items that only it can hold, bool [items]: their places there count twice."""
         items = np.unique(np.concatenate([np.empty(0, np.int32), *lists.values()])).astype(np.int32)
         scores = np.zeros(len(items), np.float64)
         ways: list[tuple[str, ...]] = [()] * len(items)
         for way, ranked in lists.items():
             places = np.searchsorted(items, ranked)
-            scores[places] += 1 / (RRF + 1 + np.arange(len(ranked)))
+            worth = 1 / (RRF + 1 + np.arange(len(ranked)))
+            scores[places] += worth * (1 + alone[way][ranked]) if alone and way in alone else worth
             for place in places:
                 ways[place] = (*ways[place], way)
         try:
             favour = self.personal(context, items)
-        except Exception:  # an order that fits nobody in particular beats no answer
+        except Exception as error:  # an order that fits nobody in particular beats no answer
+            self._say_once("shopper", error)
             favour, degraded = np.zeros(len(items), np.float32), [*degraded, "shopper"]
         if favour.any():
             scores *= 1 + PERSONAL * np.maximum(favour, 0) / favour.max()
@@ -108,6 +165,12 @@ class Searcher:
             ways[place] = (*ways[place], "shopper")
         order = np.lexsort((items, -scores))[: query.n]
         return Found(items[order], scores[order].astype(np.float32), [ways[at] for at in order], tuple(degraded))
+
+    def _say_once(self, way: str, error: Exception) -> None:
+        """In the log, for whoever runs the server: the first time that a way fails with all, then no more."""
+        if way not in self._said_of:
+            self._said_of.add(way)
+            LOG.warning("Search goes on without %s: %s", way, error, exc_info=error)
 
 
 def by_sources(sources: Sequence[CandidateSource], weights: Sequence[float]) -> Personal:

@@ -6,13 +6,13 @@ three turns through other threads instead of one.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web.problems import ROUTES_NEXT_STEP, NotJsonError, NotSoundError
+from endcap.web.problems import ROUTES_NEXT_STEP, NotJsonError, NotMediaError
 
 
 async def shop_of(request: Request) -> Shop:
@@ -33,14 +33,18 @@ async def json_declared(request: Request) -> None:
         )
 
 
-async def sound_declared(request: Request) -> None:
-    """NotSoundError for a body that is not declared as sound."""
-    if not request.headers.get("content-type", "").strip().lower().startswith("audio/"):
-        raise NotSoundError(
-            "The body is not declared as sound.",
-            where="Content-Type",
-            next_step="Send the header Content-Type: audio/wav.",
-        )
+async def media_declared(request: Request) -> Literal["image", "audio"]:
+    """What the body is declared as. NotMediaError where it is neither picture nor sound."""
+    match request.headers.get("content-type", "").strip().lower().partition("/")[0]:
+        case "image":
+            return "image"
+        case "audio":
+            return "audio"
+    raise NotMediaError(
+        "The body is declared neither as a picture nor as sound.",
+        where="Content-Type",
+        next_step="Send the header Content-Type: image/jpeg or audio/wav.",
+    )
 
 
 async def no_parameters(request: Request) -> None:

@@ -16,7 +16,7 @@ from endcap.web.problems import problem_response
 
 LOG = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1024 * 1024
-MEDIA_BYTES = 8 * 1024 * 1024  # of a clip: some four minutes as a telephone sends them
+MEDIA_BYTES = 8 * 1024 * 1024  # of a photo, or of some four minutes of sound as a telephone sends them
 MEDIA_ROUTES = frozenset({("POST", "/v1/search")})
 BODY_TIMEOUT_S = 15.0
 REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
@@ -163,6 +163,6 @@ def _too_large(most: int) -> JSONResponse:
         413,
         f"The body is larger than {most} bytes.",
         "body",
-        "Send events in several requests, and shorter clips.",
+        "Send events in several requests, shorter clips, and smaller pictures.",
         {"Connection": "close"},
     )

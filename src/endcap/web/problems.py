@@ -26,8 +26,8 @@ class NotJsonError(CallerError):
     http_status = 415
 
 
-class NotSoundError(CallerError):
-    """The body is not declared as sound."""
+class NotMediaError(CallerError):
+    """The body is declared neither as a picture nor as sound."""
 
     http_status = 415
 

@@ -203,11 +203,11 @@ class SlateAnswer(BaseModel):
     degraded: list[str] = Field(description="Stages that gave way to a fallback for this answer.")
 
 
-class SpokenAnswer(SlateAnswer):
-    """The list to show, and what was heard."""
+class MediaAnswer(SlateAnswer):
+    """The list to show, and of a clip what was heard."""
 
-    heard: str = Field(description="The words that were searched for.")
-    language: str = Field(description="Code of the language that was spoken.")
+    heard: str | None = Field(default=None, description="The words that were searched for, of a clip.")
+    language: str | None = Field(default=None, description="Code of the language that was spoken, of a clip.")
 
 
 class UserAnswer(BaseModel):
