@@ -61,6 +61,8 @@ class SecondLook:
         The last of the new top has the score that the last of the old one had, so that scores fall all the way down;
         equal ones stand in the order of the items.
         """
+        if self.weights.of(len(acted_on(context))) == 0:
+            return None
         m = min(self.weights.top, len(items))
         heard = self.hear(context, items[:m])
         if heard is None:

@@ -95,5 +95,15 @@ class TestLikeness:
         logits = torch.randn(5, 3)
         close(likeness(logits, logits + 7, 3.0), 0)
 
+    def test_of_independent_labels_the_level_counts(self) -> None:
+        """Yes to all and no to all are the same softmax and different labels. T = 2, one label: the teacher says
+        sigmoid(2), the student sigmoid(1)."""
+        yes, no = torch.full((1, 3), 6.0), torch.full((1, 3), -6.0)
+        close(likeness(yes, no, 1.0), 0)
+        assert likeness(yes, no, 1.0, several=True) > 5
+        p = sigmoid(2)
+        wanted = -p * math.log(sigmoid(1)) - (1 - p) * math.log(1 - sigmoid(1))
+        close(likeness(torch.full((1, 1), 2.0), torch.full((1, 1), 4.0), 2.0, several=True), 4 * wanted)
+
     def test_single_scores_are_compared_by_square(self) -> None:
         close(likeness(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]), 5.0), 2)

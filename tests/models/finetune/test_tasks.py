@@ -34,7 +34,8 @@ class Lengths(nn.Module):
 
 def reading(tuning: Tuning, rows: int = 50, **sections: dict[str, object]) -> Classification:
     draw = np.random.default_rng(0)
-    frame = pl.DataFrame({"text": ["x" * n for n in draw.integers(1, 40, rows)], "label": ["a", "b"] * (rows // 2)})
+    labels = ["a", "b", "b", "b", "b"] * (rows // 5)
+    frame = pl.DataFrame({"text": ["x" * n for n in draw.integers(1, 40, rows)], "label": labels})
     config = tuning(**{"train": {"batch_size": 8}} | sections)
     return Classification(Lengths(), config, frame, frame.clear(), lambda rows, found: {}, labels=["a", "b"])
 
@@ -44,10 +45,17 @@ def ranking(tuning: Tuning, **sections: dict[str, object]) -> Matching:
     draw = np.random.default_rng(0)
     groups = draw.permutation(np.repeat(np.arange(30), draw.integers(1, 8, 30)))
     frame = pl.DataFrame(
-        {"anchor": [["x"]] * len(groups), "candidate": "y", "label": 1.0, "group": [f"g{g}" for g in groups]}
+        {
+            "anchor": [["x"]] * len(groups),
+            "candidate": ["y" * n for n in draw.integers(1, 40, len(groups))],
+            "label": draw.integers(0, 2, len(groups)).astype(float),
+            "group": [f"g{g}" for g in groups],
+        }
     )
     config = tuning(**{"train": {"batch_size": 8}, "task": {"kind": "ranking"}} | sections)
-    return Matching(Lengths(1), config, frame, frame.clear(), lambda rows, found: {})
+    task = Matching(Lengths(1), config, frame, frame.clear(), lambda rows, found: {})
+    task._logits = lambda part, rows: task.net(part["candidate"].to_list())[:, 0]
+    return task
 
 
 def flat(batches: Sequence[Sequence[int]]) -> list[int]:
@@ -125,21 +133,35 @@ class TestBatches:
 
 class TestPieces:
     @pytest.mark.parametrize("parts", [1, 2, 4, 16])
-    def test_add_up_to_the_batch(self, tuning: Tuning, parts: int) -> None:
-        task = reading(tuning)
-        rows = task.batches(0)[0][:7]
-        task.net.zero_grad()
-        task.loss(rows).backward()
-        whole = task.net.line.weight.grad.clone()
-        task.parts = parts
-        pieces = task.pieces(rows)
-        assert flat([piece for piece, _ in pieces]) == rows
-        assert len(pieces) == min(parts, 7)
+    @pytest.mark.parametrize(
+        ("make", "task"),
+        [
+            (reading, {}),
+            (reading, {"balanced": True}),
+            (reading, {"balanced": True, "smoothing": 0.2}),
+            (ranking, {"kind": "ranking", "loss": "softmax"}),
+            (ranking, {"kind": "ranking", "loss": "bpr"}),
+        ],
+    )
+    def test_add_up_to_the_batch(
+        self, tuning: Tuning, make: Callable[..., TuneTask], task: dict[str, object], parts: int
+    ) -> None:
+        """Labels are uneven, so that a piece has more to say than another of as many rows."""
+        made = make(tuning, task=task, train={"batch_size": 16})
+        rows = max(made.batches(0), key=len)
+        made.net.zero_grad()
+        made.loss(rows).backward()
+        whole = made.net.line.weight.grad.clone()
+        assert whole.any()
+        made.parts = parts
+        pieces = made.pieces(rows)
+        assert sorted(flat([piece for piece, _ in pieces])) == sorted(rows)
+        assert len(pieces) <= parts
         assert sum(share for _, share in pieces) == pytest.approx(1)
-        task.net.zero_grad()
+        made.net.zero_grad()
         for piece, share in pieces:
-            (share * task.loss(piece)).backward()
-        torch.testing.assert_close(task.net.line.weight.grad, whole)
+            (share * made.loss(piece)).backward()
+        torch.testing.assert_close(made.net.line.weight.grad, whole)
 
     def test_lists_stay_whole(self, tuning: Tuning) -> None:
         task = ranking(tuning)
@@ -169,7 +191,7 @@ class TestLabels:
         task = reading(tuning, task={"balanced": True, "smoothing": 0.2})
         rows = list(range(6))
         logits = task.net(task.train[rows]["text"].to_list())
-        wanted = classes(logits, label_tensor(task.train[rows], ("a", "b"), False), torch.ones(2), 0.2)
+        wanted = classes(logits, label_tensor(task.train[rows], ("a", "b"), False), torch.tensor([2.5, 0.625]), 0.2)
         torch.testing.assert_close(task.loss(rows), wanted)
 
 

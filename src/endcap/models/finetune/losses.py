@@ -55,10 +55,13 @@ def pairwise(scores: Tensor, wanted: Tensor, groups: Tensor) -> Tensor:
     return -logsigmoid((scores[:, None] - scores[None, :])[better]).mean()
 
 
-def likeness(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """How far the student's probabilities [n, k] are from the teacher's (Hinton et al. 2015); squared error of single
-    scores [n]."""
+def likeness(logits: Tensor, teacher: Tensor, temperature: float, *, several: bool = False) -> Tensor:
+    """How far the student's probabilities [n, k] are from the teacher's (Hinton et al. 2015), of independent yes and no
+    where there are several; squared error of single scores [n]."""
     if logits.ndim == 1:
         return (logits - teacher).square().mean()
+    if several:
+        softened = (teacher / temperature).sigmoid()
+        return binary_cross_entropy_with_logits(logits / temperature, softened) * temperature**2
     softened = softmax(teacher / temperature, dim=1)
     return kl_div(log_softmax(logits / temperature, dim=1), softened, reduction="batchmean") * temperature**2

@@ -79,6 +79,10 @@ class TuneTask(ABC):
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """float32 [n] or [n, k], what `measure` takes."""
 
+    def counted(self, rows: Rows) -> float:
+        """How much there is in the rows that their loss is the mean of."""
+        return float(len(rows))
+
     # -- what the loop asks
 
     def batches(self, epoch: int) -> list[Rows]:
@@ -96,14 +100,16 @@ class TuneTask(ABC):
         return self._loss(rows) + self.penalty()
 
     def pieces(self, rows: Rows) -> list[tuple[Rows, float]]:
-        """A batch in `parts`, with each piece's share of its rows: their losses, so weighed, add up to the batch's."""
+        """A batch in `parts`, with each piece's share of what its loss is a mean over: the pieces' losses, so weighed,
+        add up to the batch's."""
         if self.parts == 1:
             return [(rows, 1.0)]
         places = np.array(rows)
         _, units = np.unique(self._units(places), return_inverse=True)
         split = np.array_split(np.arange(units.max() + 1), min(self.parts, units.max() + 1))
         pieces = [places[np.isin(units, part)].tolist() for part in split]
-        return [(piece, len(piece) / len(rows)) for piece in pieces]
+        counts = [self.counted(piece) for piece in pieces]
+        return [(piece, count / (sum(counts) or 1)) for piece, count in zip(pieces, counts, strict=True)]
 
     def metric(self) -> float | None:
         if not self.valid.height:
@@ -208,8 +214,14 @@ class Classification(ReadingTask):
         if self.teacher is None:
             return found
         distil = self.config.distil
-        told = losses.likeness(logits, self.teacher[rows].to(logits.device), distil.temperature)
+        taught = self.teacher[rows].to(logits.device)
+        told = losses.likeness(logits, taught, distil.temperature, several=self.config.task.several)
         return (1 - distil.weight) * found + distil.weight * told
+
+    def counted(self, rows: Rows) -> float:
+        if self._weights is None or self.config.task.several:
+            return super().counted(rows)
+        return float(self._weights[self._wanted[rows]].sum())
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """Probabilities [n, k]."""
@@ -261,6 +273,16 @@ class Matching(TuneTask):
         weight = self.config.distil.weight
         told = losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0)
         return (1 - weight) * found + weight * told
+
+    def counted(self, rows: Rows) -> float:
+        """Rows of interest; of ranking, lists with a positive label, or pairs of unequal ones."""
+        if self.config.task.kind == "interest":
+            return super().counted(rows)
+        groups, wanted = self.groups[rows], self._wanted[rows].numpy()
+        if self.config.task.loss == "softmax":
+            return float(len(np.unique(groups[wanted > 0])))
+        lists = (wanted[groups == group] for group in np.unique(groups))
+        return float(sum((one[:, None] > one[None, :]).sum() for one in lists))
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """Probabilities for interest, scores for ranking: [n]."""

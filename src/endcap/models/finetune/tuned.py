@@ -1,6 +1,7 @@
 """A tuned model as a folder: what was learned, apart from the base it was learned on.
 
-tuned.json           task, method, pooling, labels, where the base came from and the digest of its weights
+tuned.json           task, method, pooling, labels, whether two texts are read, where the base came from and the digest
+                     of its weights
 tokeniser/           as Hugging Face writes it
 body/                method full: the whole model, as Hugging Face writes it
 adapter/             lora, adalora, prefix, ia3: as peft writes it; adapter: our own safetensors
@@ -9,6 +10,7 @@ head.safetensors     what stands on the model
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +29,7 @@ from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.encoders.families import Family, Pooling, Said, family_of, write_family
 from endcap.encoders.fingerprint import fingerprint
+from endcap.encoders.packaged import sha256
 from endcap.encoders.weights import find_weights
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone, prepare
@@ -38,13 +41,15 @@ from endcap.models.finetune.pretrained import load_backbone, load_masked
 
 FORMAT = 1
 ABOUT = "tuned.json"
+READING = ("classification", "rating")  # of a text alone, or of two
 Net = CrossModel | BiModel | MaskedModel
 T = TypeVar("T")
 
 
 class About(msgspec.Struct, frozen=True):
     """labels: of classification, in the order of the outputs. mean, spread: of rating. base_digest: of the base's
-    weights, empty where the body is in the folder. prefix: words that go before every text."""
+    weights, empty where the body is in the folder. prefix: words that go before every text. with_other: whether a
+    second text is read beside each; None where nothing is told of it, as in older folders."""
 
     config: dict[str, Any]
     base: str
@@ -55,11 +60,12 @@ class About(msgspec.Struct, frozen=True):
     spread: float = 1.0
     prefix: str = ""
     format: int = FORMAT
+    with_other: bool | None = None
 
 
 @dataclass(slots=True)
 class Tuned:
-    """net: the model with its head. base: the name it was loaded by."""
+    """net: the model with its head. base: the name it was loaded by. with_other: see `About`."""
 
     config: FinetuneConfig
     net: Net
@@ -68,6 +74,7 @@ class Tuned:
     labels: tuple[str, ...] = ()
     mean: float = 0.0
     spread: float = 1.0
+    with_other: bool | None = None
 
     def plain(self) -> Tuned:
         """Without what only training needs."""
@@ -106,6 +113,7 @@ class Tuned:
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in head.items()}, folder / HEAD)
         settings, words = self.config.model_dump(mode="json"), family.passage_prefix
         about = About(settings, self.base, digest, family.pooling, self.labels, self.mean, self.spread, words)
+        about = msgspec.structs.replace(about, with_other=self.with_other)
         replace_atomically(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
     def export_encoder(self, folder: Path) -> bool:
@@ -176,7 +184,8 @@ def load_tuned(folder: Path, max_length: int | None = None) -> Tuned:
     _whole(folder, lambda: _load_addition(backbone, config, folder))
     net = new_net(config, backbone, len(about.labels) or 1)
     _whole(folder, lambda: _load_head(net, folder))
-    return Tuned(config, net.eval(), about.base, about.base_digest, about.labels, about.mean, about.spread)
+    told = (about.labels, about.mean, about.spread, about.with_other)
+    return Tuned(config, net.eval(), about.base, about.base_digest, *told)
 
 
 def start_backbone(config: FinetuneConfig, name: str) -> Backbone:
@@ -219,6 +228,19 @@ def start_masked(config: FinetuneConfig, name: str) -> MaskedModel:
 def run_model(name: str) -> Path | None:
     """The model's folder in a run's, or in that of a model itself; None for any other name."""
     return next((folder for folder in (Path(name) / "model", Path(name)) if (folder / ABOUT).is_file()), None)
+
+
+def files_digest(name: str) -> str:
+    """Of what a pretrained model, or an earlier run, is loaded from, which is not loaded for it. A run that stands
+    beside its base is told by its `tuned.json`, with that base's digest, which loading checks. CallerError where there
+    is no such model."""
+    model = run_model(name)
+    if model is None:
+        return find_weights(name).digest
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(path for path in model.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(model).as_posix()} {sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def digest_of(backbone: Backbone) -> str:

@@ -144,7 +144,8 @@ def _notes(config: FinetuneConfig, parts: int) -> tuple[str, ...]:
     size = config.train.batch_size
     note = f"Memory did not suffice for {size} examples at once: they were read in {parts} pieces of about "
     note += f"{-(-size // parts)}, whose gradients add up to the same step"
-    return (note + ("; a piece's negatives are its own." if config.task.kind == "pairs" else "."),)
+    alone = {"pairs": "; a piece's negatives are its own", "imitate": "; a piece's texts are compared with its own"}
+    return (note + alone.get(config.task.kind, "") + ".",)
 
 
 def _check(config: FinetuneConfig) -> None:
@@ -165,6 +166,12 @@ def _check(config: FinetuneConfig) -> None:
     if method == "adalora" and distributed.processes() > 1:
         raise CallerError(
             "AdaLoRA allots rank in one process only.", where="method.kind", next_step="Choose lora for several."
+        )
+    if config.augment.share and config.augment.masked and not config.augment.masked_model:
+        raise CallerError(
+            "No model is named that fills in masked words.",
+            where="augment.masked_model",
+            next_step='Name a Hugging Face masked-word model, or a run of `task.kind = "masked"`.',
         )
     if config.distil.teacher and kind not in TAUGHT:
         raise CallerError(
@@ -244,7 +251,9 @@ def _augmenter(tuned: Tuned, examples: Examples) -> Augmenter | None:
         return None
     rewrites = [hook(config.augment.hook)] if config.augment.hook else []
     if config.augment.masked:
-        rewrites.append(MaskedRewriter(start_masked(config, config.augment.masked_model), config.augment.words))
+        whole = config.base.model_copy(update={"layers": None, "gradient_checkpointing": False})
+        model = start_masked(config.model_copy(update={"base": whole}), config.augment.masked_model)
+        rewrites.append(MaskedRewriter(model, config.augment.words))
     synonyms = None
     if config.augment.synonyms:
         column = "candidate" if "candidate" in examples.train.columns else "text"
