@@ -82,6 +82,15 @@ def test_products_that_were_never_shown_are_found_too(method: str) -> None:
     assert familiarity[:45].mean() > familiarity[45:].mean()
 
 
+def test_the_discount_by_share_serves_what_will_be_asked() -> None:
+    """The more questions are about new products, the more they are favoured; with none of them, nothing is lost."""
+    shop = planted(noise=1.0)
+    learned = shop.photos(shop.shows < 45)
+    by_share = [fit_alignment(*learned, config("ridge"), new_share=share).settings.discount for share in (0, 0.3, 1)]
+    assert by_share == sorted(by_share)
+    assert by_share[0] == 0 < by_share[2]
+
+
 def test_least_squares_is_least_squares(shop: Planted) -> None:
     """With next to no regularisation it is numpy's solution, and a relation that is linear is found exactly."""
     images = shop.images[:, :8]

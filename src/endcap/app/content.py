@@ -211,7 +211,9 @@ def _aligned(known: Known) -> Alignment | None:
         return None
     from endcap.encoders.align_fit import fit_alignment
 
-    return fit_alignment(photos.vectors[rows], described)
+    worded = texts.any(axis=1)
+    without = 1 - np.isin(np.flatnonzero(worded), photos.items).mean()
+    return fit_alignment(photos.vectors[rows], described, new_share=float(without))
 
 
 def _content(known: Known, fusion: Fusion, alignment: Alignment | None, config: Config) -> Content:

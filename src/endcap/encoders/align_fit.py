@@ -88,10 +88,12 @@ def fit_alignment(
     config: AlignmentConfig | None = None,
     *,
     held_out: tuple[Float32Array, Float32Array] | None = None,
+    new_share: float | None = None,
 ) -> Alignment:
     """images: float32 [n, i], a photo a row. texts: float32 [n, t], unit rows, what each photo shows; photos of one
     product have equal rows. held_out: further photos and their texts, which settings are chosen by and nothing is
-    learned from; without it a part of the photos is left out while choosing.
+    learned from; without it a part of the photos is left out while choosing. new_share: how many of the photos that will
+    be asked about show what no photo was learned from, from 0 to 1; left out, the discount favours neither kind.
 
     Raises CallerError where the rows do not match, or there are fewer than two descriptions.
     """
@@ -99,7 +101,7 @@ def fit_alignment(
     pairs = _pairs(images, texts)
     trials = _trials(pairs, held_out, config)
     setting, reached = _chosen(trials, config)
-    discount = _discount([fit(trial.learned, setting, config) for trial in trials], trials)
+    discount = _discount([fit(trial.learned, setting, config) for trial in trials], trials, new_share)
     fitted = fit(pairs, setting, config)
     how: dict[str, str | float] = {"method": config.method, "decay": setting.decay, "mean_reciprocal_rank": reached}
     if setting.strength is not None:
@@ -192,8 +194,8 @@ def _chosen(trials: Sequence[Trial], config: AlignmentConfig) -> tuple[Setting, 
     return settings[best], round(reached[best], 6)
 
 
-def _discount(fits: Sequence[Alignment], trials: Sequence[Trial]) -> float:
-    """That of the highest harmonic mean of what known and what new descriptions reach."""
+def _discount(fits: Sequence[Alignment], trials: Sequence[Trial], new_share: float | None) -> float:
+    """That of the highest mean of what known and what new descriptions reach: by their shares, else the harmonic."""
     if not trials:
         return 0.0
     reached = []
@@ -202,7 +204,10 @@ def _discount(fits: Sequence[Alignment], trials: Sequence[Trial]) -> float:
         for one, trial in zip(fits, trials, strict=True):
             discounted = Alignment(one.weights, one.bias, one.learned, Settings(one.settings.temperature, discount))
             known, new = reciprocal_ranks(discounted, trial)
-            ranks.append(2 * known * new / (known + new))
+            if new_share is None:
+                ranks.append(2 * known * new / (known + new))
+            else:
+                ranks.append((1 - new_share) * known + new_share * new)
         reached.append(float(np.mean(ranks)))
     return DISCOUNTS[int(np.argmax(reached))]
 
