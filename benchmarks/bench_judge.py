@@ -13,6 +13,9 @@ Figures, by bucket (`1`, `2-3`, `4-7`, `8+`) and over whole histories (no suffix
                                              judge's order alone
     gain@10_<bucket>, ..._lo, ..._hi         with less without, and its interval over shoppers of the first seed
     stays, gain@10_validation                what training decided, and by what
+    ndcg@10_tuned_content, gain@10_tuned_content, ..._lo, ..._hi
+                                             whole histories, the same product without a judge, its content vectors by
+                                             the tuned bi-encoder; and against the untuned ones
     weight_always, weight_scarce, int8, seconds_tuning, seconds_asked (of one core, a query)
 """
 
@@ -30,7 +33,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.leave_one_out import WORKERS, Values, folder_of, gain, pipeline, training
-from benchmarks.tuning import say, tuned
+from benchmarks.tuning import ENCODER, say, tuned
 from endcap.app.benchmark import FILTERED
 from endcap.app.finetune_data import REMEMBERED
 from endcap.app.fusion import Fusion, Judged
@@ -63,7 +66,7 @@ ALONE = 1e6  # a weight beside which the ranker's word is nothing
 BI: dict[str, Any] = {
     "task": {"kind": "pairs", "decay": 0.5},
     "base": {"max_length": 32, "dropout": 0.0},
-    "train": {"lr": 1e-4, "batch_size": 256, "evaluations": 3, "epochs": 3, "patience": 3},
+    "train": {"lr": 2e-4, "batch_size": 256, "evaluations": 3, "epochs": 2, "patience": 3},
 }
 CROSS: dict[str, Any] = {
     "task": {"kind": "ranking", "architecture": "cross"},
@@ -103,10 +106,22 @@ def _one(folder: Path, place: Path, seed: int) -> Iterator[tuple[str, float]]:
         yield "weight_scarce", tried.judged.weights.scarce
         yield "int8", float(tried.judged.judge.settings.precision == "int8")
         del taught
-        yield from _measured(begun, steps, fusion, tried.judged)
+        plain: list[np.ndarray] = []
+        yield from _measured(begun, steps, fusion, tried.judged, plain)
+    with training(folder, seed, f'\n[text]\nmodel = "{(place / "bi" / ENCODER).absolute()}"\n') as (begun, steps):
+        fusion = begun.fuse(begun.teach(steps))
+        fitted = begun.fit_at(steps.test)
+        by_tuned = ndcg_known(begun, steps, fitted, {"": pipeline(begun, fitted, fusion)}, *WHOLE)[""]
+    yield "ndcg@10_tuned_content", float(by_tuned.mean())
+    gained = paired_difference(by_tuned, plain[0])
+    ends = {"": gained.mean, "_lo": gained.lo, "_hi": gained.hi}
+    yield from ((f"gain@10_tuned_content{end}", value) for end, value in ends.items())
 
 
-def _measured(begun: Training, steps: Plan, fusion: Fusion, judged: Judged) -> Iterator[tuple[str, float]]:
+def _measured(
+    begun: Training, steps: Plan, fusion: Fusion, judged: Judged, plain: list[np.ndarray]
+) -> Iterator[tuple[str, float]]:
+    """plain: takes the figures of each shopper by the product without the judge, whole histories."""
     fitted, once = begun.fit_at(steps.test), Once(judged.judge)
     weights = {"_with": judged.weights, "_alone": Weights(judged.weights.top, always=ALONE)}
     ways = {"": fusion} | {name: replace(fusion, judged=Judged(once, weighs)) for name, weighs in weights.items()}
@@ -116,6 +131,7 @@ def _measured(begun: Training, steps: Plan, fusion: Fusion, judged: Judged) -> I
         if not len(values[""]):
             say(f"nobody has {least} acts")
             continue
+        plain.append(values[""])
         for name, one in values.items():
             yield f"ndcg@10{bucket}{name}", float(one.mean())
         gained = paired_difference(values["_with"], values[""])

@@ -4,6 +4,8 @@ demo.svg                 the product beside its best baselines, three tasks
 time-<dataset>.svg       NDCG@10 against training seconds, ours and the peers'
 ablation-<dataset>.svg   what each part is worth
 transfer-<dataset>.svg   begun from weights of another shop, against from nothing
+judge-<dataset>.svg      ranker and cross-encoder, by how much is known of a shopper
+finetune-interest.svg    learning curves of tunings, and which evaluation was kept
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from benchmarks.tables import PEERS, RESULTS, WITHIN, Figures, beside, figures, part, words
+from benchmarks.tables_models import KNOWN
 
 IMAGES = RESULTS.parents[1] / "docs" / "images"
 OURS, THEIRS = "#d9480f", "#868e96"
@@ -51,6 +54,11 @@ def main() -> None:
     for name in sorted(path.stem for path in RESULTS.glob("transfer-*.json")):
         with drawing(name, (7, 4.5)) as (axes,):
             transfer(axes, figures(name))
+    for name in sorted(path.stem for path in RESULTS.glob("judge-*.json")):
+        with drawing(name, (6, 3.6)) as (axes,):
+            crossing(axes, figures(name))
+    with drawing("finetune-interest", (9, 3.6), panels=2) as panels:
+        learning(panels, figures("finetune-interest"))
 
 
 def demo(axes: Axes, task: str, found: Figures) -> None:
@@ -129,6 +137,39 @@ def transfer(axes: Axes, found: Figures) -> None:
     axes.set_xscale("log")
     axes.set_xticks([1, 10, 100], ["1 %", "10 %", "100 %"])
     axes.set_xlabel("users that are learned from")
+    axes.set_ylabel("NDCG@10 on the test target")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def learning(panels: list[Axes], found: Figures) -> None:
+    """Validation figures at each evaluation; a ring is round the one that was kept."""
+    curves = {
+        "mrr_interest_full": (panels[0], OURS, "full"),
+        "mrr_interest_lora": (panels[0], THEIRS, "LoRA"),
+        "auc_interest_cross_valid": (panels[1], OURS, "cross-encoder"),
+    }
+    for name, (axes, colour, said) in curves.items():
+        values = [value for at, value in beside(found, f"{name}_at_").items() if at.isdigit()]
+        axes.plot(range(1, len(values) + 1), values, "o-", color=colour, label=said)
+        kept = round(found[f"{name}_kept_at"])
+        axes.plot([kept], [values[kept - 1]], "o", markersize=12, fillstyle="none", color=colour)
+        axes.set_xlabel("evaluation")
+        axes.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("MRR@10 of the next title, validation")
+    panels[1].set_ylabel("AUC, validation")
+
+
+def crossing(axes: Axes, found: Figures) -> None:
+    """NDCG@10 over how much is known of a shopper, by who orders the first ten."""
+    buckets = [name for name in KNOWN if name]
+    for end, colour, said in (
+        ("", THEIRS, "the ranker"),
+        ("_alone", "#4c6ef5", "the cross-encoder alone"),
+        ("_with", OURS, "both, as training weighs them"),
+    ):
+        reached = [found[f"{METRIC}_{bucket}{end}"] for bucket in buckets]
+        axes.plot([KNOWN[bucket] for bucket in buckets], reached, "o-", color=colour, label=said)
+    axes.set_xlabel("acts of the shopper that are known")
     axes.set_ylabel("NDCG@10 on the test target")
     axes.legend(frameon=False, fontsize=8)
 

@@ -1,4 +1,4 @@
-"""The tables of what pretrained models do: encoders, and pictures beside texts."""
+"""The tables of what pretrained models do: encoders, pictures beside texts, tuning."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ WAYS = {
     "int8": "ONNX, int8",
     "bfloat16": "torch, bfloat16",
 }
+METHODS = {
+    "full": "full",
+    "lora": "LoRA, rank 16",
+    "adalora": "AdaLoRA",
+    "adapter": "bottleneck adapters",
+    "ia3": "IA3",
+    "prefix": "prefix",
+    "frozen": "frozen, a head alone",
+}
+INTEREST = {
+    "frozen": "MiniLM as it comes",
+    "full": "tuned on pairs of titles, full",
+    "lora": "tuned on pairs of titles, LoRA",
+    "cross": "cross-encoder, begun from the full one",
+    "best": "the full one and the cross-encoder together",
+}
+KNOWN = {"1": "1", "2-3": "2 to 3", "4-7": "4 to 7", "8+": "8 and more", "": "all that are known"}
 
 
 def encoders() -> str:
@@ -52,13 +69,104 @@ def multimodal() -> str:
     return table(("", "Endcap", "Linear projection", "By chance"), made)
 
 
+def methods() -> str:
+    """Every method of tuning on the same task."""
+    found = figures("finetune-intents")
+    rows = [
+        (
+            said,
+            _spread(found, f"f1_{method}"),
+            f"{found[f'share_{method}']:.2f} %",
+            f"{found[f'seconds_{method}']:.0f}",
+            f"{found[f'memory_mb_{method}'] / 1000:.1f}",
+        )
+        for method, said in METHODS.items()
+    ]
+    return table(("Method", "Macro-F1", "Parameters that learn", "Seconds", "Memory, GB"), rows)
+
+
+def texts() -> str:
+    """Reviews and news."""
+    reviews, finance = figures("finetune-reviews"), figures("finetune-finance")
+    rows = [
+        ("Chinese reviews, accuracy", "multilingual-e5-small, LoRA", _spread(reviews, "acc_reviews_zh")),
+        ("", "the same as it comes, a linear model", f"{reviews['acc_reviews_zh_frozen']:.3f}"),
+        ("", "TF-IDF of characters, a linear model", f"{reviews['acc_reviews_zh_tfidf']:.3f}"),
+        ("Financial news, macro-F1", "MiniLM, full", _spread(finance, "f1_finance")),
+    ]
+    return table(("", "Model", "Test"), rows)
+
+
+def interest() -> str:
+    """Will a shopper take this one?"""
+    found = figures("finetune-interest")
+    rows = [
+        (said, _spread(found, f"auc_interest_{name}"), _seconds(found, f"seconds_interest_{name}"))
+        for name, said in INTEREST.items()
+    ]
+    return table(("Model", "AUC", "Seconds of tuning"), rows)
+
+
+def content() -> str:
+    """Titles as content vectors, as they come and tuned."""
+    found = figures("finetune-content")
+    rows = [
+        ("The usual test, NDCG@10", "ndcg@10_content"),
+        ("Items kept out of training, Recall@10", "recall@10_cold"),
+    ]
+    return table(
+        ("By titles alone", "MiniLM as it comes", "Tuned", ""),
+        [
+            (
+                said,
+                f"{found[f'{name}_frozen']:.4f}",
+                _spread(found, f"{name}_tuned", 4),
+                f"{found[f'{name}_tuned'] / found[f'{name}_frozen']:.2f} times",
+            )
+            for said, name in rows
+        ],
+    )
+
+
+def judge() -> str:
+    """The ranker with and without a cross-encoder, by how much is known of a shopper."""
+    found = figures("judge-beauty")
+    rows = []
+    for bucket, said in KNOWN.items():
+        end = f"_{bucket}" if bucket else ""
+        inside = f"{found[f'gain@10{end}']:+.4f} [{found[f'gain@10{end}_lo']:+.4f}, {found[f'gain@10{end}_hi']:+.4f}]"
+        rows.append(
+            (
+                f"{said} ({found[f'queries{end}']:,.0f})",
+                f"{found[f'ndcg@10{end}']:.4f}",
+                f"{found[f'ndcg@10{end}_with']:.4f}",
+                inside,
+                f"{found[f'ndcg@10{end}_alone']:.4f}",
+            )
+        )
+    head = (
+        "Acts that are known (shoppers)",
+        "Ranker",
+        "With the cross-encoder",
+        "Gain, paired [95 %]",
+        "In its order alone",
+    )
+    return table(head, rows)
+
+
+def _seconds(found: Figures, name: str) -> str:
+    return f"{found[name]:,.0f}" if name in found else ""
+
+
 def _speed(found: Figures, name: str) -> str:
     value = found.get(f"texts_per_s_{name}")
     return f"{value:.0f}" if value else ""
 
 
-def _spread(found: Figures, name: str) -> str:
-    return f"{found[name]:.3f} ± {found[f'{name}_sd']:.3f}"
+def _spread(found: Figures, name: str, digits: int = 3) -> str:
+    """With the standard deviation over seeds, where there are several."""
+    spread = f" ± {found[f'{name}_sd']:.{digits}f}" if f"{name}_sd" in found else ""
+    return f"{found[name]:.{digits}f}{spread}"
 
 
 def _chance(found: Figures) -> str:

@@ -20,6 +20,7 @@ from endcap.core.types import Float32Array
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import part_examples
 
+ENCODER = "encoder"  # in the folder of a saved bi-encoder
 Settings = Mapping[str, Mapping[str, Any]]
 
 
@@ -63,6 +64,8 @@ def _tuned(frame: pl.DataFrame, settings: Settings, save: Path | None) -> Told:
     test = measures.measure(examples.test, predicted) if examples.test.height else {}
     if save is not None:
         outcome.tuned.save(save)
+        if config.task.kind == "pairs":
+            outcome.tuned.export_encoder(save / ENCODER)
     report = outcome.report
     curve = [metrics[config.metric] for metrics in outcome.metrics]
     share = outcome.learns / outcome.parameters

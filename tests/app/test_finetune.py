@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -14,12 +13,10 @@ import pytest
 import torch
 
 from endcap.app import finetune as module
-from endcap.app.finetune import Run, finetune
-from endcap.app.finetune_data import examples_of, next_items, with_negatives
+from endcap.app.finetune import Run, Source, finetune
 from endcap.app.finetune_measure import measures_of
 from endcap.app.finetune_settings import settings_of
 from endcap.app.finetune_use import answers
-from endcap.app.runtime import Shop
 from endcap.core.errors import ArtifactError, CallerError, DataError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
 from endcap.models.finetune.config import FinetuneConfig
@@ -173,6 +170,64 @@ class TestInterrupted:
         with pytest.raises(CallerError, match="interrupted run of other data or settings"):
             finetune(colours.head(80), tuning(train={"epochs": 2}), tmp_path)
 
+    @pytest.mark.parametrize("named", ["base", "teacher", "rewriter"])
+    def test_and_on_a_model_that_is_another_now_is_told(
+        self, tuning: Tuning, colours: pl.DataFrame, tiny_bert: Path, tmp_path: Path, named: str
+    ) -> None:
+        """By the name of a folder that was tuned anew meanwhile, and then as it was again."""
+        other = shutil.copytree(tiny_bert, tmp_path / "other")
+        if named == "teacher":
+            finetune(colours, tuning(train=QUICK, method={"kind": "lora"}), tmp_path / "other-run")
+            other = tmp_path / "other-run"
+        given = {
+            "base": {"base": {"name": str(other), "max_length": 16}},
+            "teacher": {"distil": {"teacher": str(other)}},
+            "rewriter": {"augment": {"share": 0.5, "masked": True, "masked_model": str(other)}},
+        }[named]
+        config = tuning(train={"epochs": 2}, method={"kind": "lora"}, **given)
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path / "run", at_evaluation=stopped_at(2))
+        (weights,) = (*other.glob("model/head.safetensors"), *other.glob("model.safetensors"))
+        was = weights.read_bytes()
+        weights.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
+        with pytest.raises(CallerError, match="or on another base model"):
+            finetune(colours, config, tmp_path / "run")
+        weights.write_bytes(was)
+        assert finetune(colours, config, tmp_path / "run").outcomes[0].report.resumed_after == 1
+
+    def test_on_what_has_grown_goes_on_with_what_it_had_read(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        config, tables = tuning(train={"epochs": 2}), [colours.head(90), colours]
+        growing = Source("a shop", lambda: tables.pop(0))
+        with pytest.raises(Stop):
+            finetune(growing, config, tmp_path, at_evaluation=stopped_at(2))
+        run = finetune(growing, config, tmp_path)
+        assert run.outcomes[0].report.resumed_after == 1
+        assert len(tables) == 1
+        assert pl.read_parquet(tmp_path / "examples.parquet").equals(colours.head(90))
+        assert read(tmp_path / "run.json")["data"] == "a shop"
+        whole = finetune(colours.head(90), config, tmp_path / "whole")
+        assert run.metrics == whole.metrics
+
+    def test_on_what_has_grown_is_not_gone_on_with_otherwise(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        """With other settings or of another source the table is made anew, and so is a run that had learned nothing."""
+        tables = [colours.head(80), colours.head(84), colours.head(88), colours.head(92)]
+        growing = Source("a shop", lambda: tables.pop(0))
+        with pytest.raises(ZeroDivisionError):
+            finetune(growing, tuning(train={"epochs": 2}), tmp_path, tell=lambda stage, *_: 1 / ("read" in stage))
+        with pytest.raises(Stop):
+            finetune(growing, tuning(train={"epochs": 2}), tmp_path, at_evaluation=stopped_at(2))
+        assert pl.read_parquet(tmp_path / "examples.parquet").height == 84
+        with pytest.raises(CallerError, match="interrupted run of other data or settings"):
+            finetune(growing, tuning(train={"epochs": 3}), tmp_path)
+        with pytest.raises(CallerError, match="interrupted run of other data or settings"):
+            finetune(Source("another", growing.make), tuning(train={"epochs": 2}), tmp_path)
+        assert pl.read_parquet(tmp_path / "examples.parquet").height == 84
+        assert not tables
+
     def test_before_anything_was_learned_leaves_the_folder_free(
         self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
     ) -> None:
@@ -254,8 +309,11 @@ class TestMeasures:
         frame = colours.select(anchor="text", candidate=pl.col("text").shift(-1, fill_value="red"))
         examples = part_examples(frame, config)
         tuned = module.tune(examples, config, measures_of(examples, config).measure).tuned
-        for _, rows in measures_of(examples, config).harmed(examples, tuned):
-            before = dict(examples.test.select("row", "anchor").rows())
+        harmed = dict(measures_of(examples, config).harmed(examples, tuned))
+        assert set(harmed) == {"typos", "capitals", "dropped words", "synonyms"}
+        before = dict(examples.test.select("row", "anchor").rows())
+        for rows in harmed.values():
+            assert rows.height == examples.test.height > 0
             assert all(set(before[row]) <= set(known) for row, known in rows.select("row", "known").rows())
 
 
@@ -357,64 +415,46 @@ class TestAnswers:
         assert found.answer == "thing|warm"
         assert found.score > 0.5
 
+    @pytest.mark.parametrize("kind", ["classification", "rating"])
+    def test_pairs_of_texts_are_asked_as_pairs(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path, kind: str
+    ) -> None:
+        """What the first text says of itself means nothing here."""
+        warm = pl.col("label") == "warm"
+        target = warm.cast(pl.String).alias("label") if kind == "classification" else warm.cast(float).alias("rating")
+        pairs = colours.select(target, text=pl.lit("lamp"), other="text")
+        finetune(pairs, tuning(task={"kind": kind}), tmp_path / "run")
+        found = answers(tmp_path / "run", ["lamp", "lamp"], [], ["red shoes", "navy rope"])
+        if kind == "classification":
+            assert [answer.answer for answer in found] == ["true", "false"]
+        else:
+            assert found[0].score > 0.6 > 0.4 > found[1].score
+        for others in ([], ["red shoes"]):
+            with pytest.raises(CallerError, match=f"reads pairs of texts, and there are 2 first and {len(others)}"):
+                answers(tmp_path / "run", ["lamp", "lamp"], [], others)
+
+    def test_no_second_text_is_taken_where_none_is_read(
+        self, run: Run, tuning: Tuning, liked: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        with pytest.raises(CallerError, match="reads no second text"):
+            answers(run.folder, ["red shoes"], [], ["navy rope"])
+        finetune(liked.with_columns(other=pl.lit("x")), tuning(task={"kind": "interest"}, train=QUICK), tmp_path)
+        with pytest.raises(CallerError, match="reads no second text"):
+            answers(tmp_path, ["red shoes"], ["navy rope"], ["lamp"])
+        assert len(answers(tmp_path, ["red shoes"], ["navy rope"])) == 1
+
+    def test_folders_that_do_not_tell_of_second_texts_are_read(self, run: Run, tmp_path: Path) -> None:
+        model = shutil.copytree(run.folder / "model", tmp_path / "model")
+        about = read(model / "tuned.json")
+        assert about.pop("with_other") is False
+        (model / "tuned.json").write_text(json.dumps(about))
+        assert load_tuned(model).with_other is None
+        assert answers(tmp_path, ["red shoes"], [])[0].answer == "warm"
+        assert len(answers(tmp_path, ["red shoes"], [], ["red boots"])) == 1
+
     def test_without_a_question_or_a_run(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
         with pytest.raises(CallerError, match="no finished run"):
             answers(tmp_path, ["x"], [])
         finetune(colours.select("text"), tuning(task={"kind": "masked"}, train=QUICK), tmp_path / "masked")
         with pytest.raises(CallerError, match="answers no questions"):
             answers(tmp_path / "masked", ["x"], [])
-
-
-class TestFromALog:
-    BOUGHT = pl.DataFrame(
-        [(user, item, hour) for user, items in (("u", "abcb"), ("v", "ba")) for hour, item in enumerate(items)],
-        schema=["user_id", "item_id", "ts_ms"],
-        orient="row",
-    )
-    TEXTS = MappingProxyType({"a": "apple", "b": "bread", "c": "corn"})
-
-    def test_each_act_that_followed_another(self) -> None:
-        """u: a, then b, then c; b again is no news. v: b, then a."""
-        found = next_items(self.BOUGHT, dict(self.TEXTS), (0.6, 0.2, 0.2))
-        assert found.select("anchor", "candidate", "group", "segment", "ts_ms").rows() == [
-            (["apple"], "bread", "u", "1", 1),
-            (["apple", "bread"], "corn", "u", "2 to 3", 2),
-            (["bread"], "apple", "v", "1", 1),
-        ]
-        assert found["known"].to_list() == [["apple", "bread", "corn"]] * 2 + [["bread", "apple"]]
-
-    def test_items_without_text_are_not_there(self) -> None:
-        found = next_items(self.BOUGHT, {**self.TEXTS, "b": ""}, (0.6, 0.2, 0.2))
-        assert found.select("anchor", "candidate").rows() == [(["apple"], "corn")]
-        with pytest.raises(DataError, match="second product"):
-            next_items(self.BOUGHT, {}, (0.6, 0.2, 0.2))
-
-    def test_parts_follow_time(self, shop: Shop, tuning: Tuning) -> None:
-        rows = examples_of(shop, tuning(task={"kind": "pairs"}))
-        ends = [rows.filter(pl.col("part") == part)["ts_ms"] for part in ("train", "valid", "test")]
-        assert ends[0].max() < ends[1].min() <= ends[1].max() < ends[2].min()
-        assert ends[0].len() / rows.height == pytest.approx(0.6, abs=0.1)
-
-    def test_negatives_are_unknown_to_the_shopper(self, shop: Shop, tuning: Tuning) -> None:
-        taken = examples_of(shop, tuning(task={"kind": "pairs"}))
-        rows = with_negatives(taken, seed=0)
-        assert rows.filter(pl.col("label") == 1)["candidate"].to_list() == taken["candidate"].to_list()
-        for (group,), some in rows.filter(pl.col("label") == 0).group_by("group"):
-            assert not set(some["candidate"]) & {*taken["known"][group], *taken["anchor"][group]}
-            assert some["candidate"].n_unique() == some.height <= 4
-        assert with_negatives(taken, seed=0).equals(rows)
-
-    def test_a_shop_is_tuned_on(self, shop: Shop, tuning: Tuning, tmp_path: Path) -> None:
-        config = tuning(task={"kind": "ranking"}, train=QUICK, base={"max_length": 8})
-        run = finetune(examples_of(shop, config), config, tmp_path)
-        assert {"valid", "test", "segment: 4 to 7"} <= set(run.metrics)
-        assert (
-            "parted by time" in (tmp_path / "card.md").read_text()
-            or "given by the data" in (tmp_path / "card.md").read_text()
-        )
-        texts = examples_of(shop, tuning(task={"kind": "masked"}))
-        assert texts.height == 24
-
-    def test_labels_that_a_log_does_not_hold(self, shop: Shop, tuning: Tuning) -> None:
-        with pytest.raises(CallerError, match="no labels for rating"):
-            examples_of(shop, tuning(task={"kind": "rating"}))

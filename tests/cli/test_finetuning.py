@@ -87,6 +87,52 @@ def test_from_a_shop(endcap, folder, quick, tmp_path):
     assert "perplexity" in said
 
 
+def test_a_shop_that_goes_on_selling_is_gone_on_with(monkeypatch, endcap, planted, folder, quick, tmp_path):
+    evaluate, calls = TuneTask.metric, []
+
+    def interrupted(task: TuneTask) -> float | None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(task)
+
+    monkeypatch.setattr(TuneTask, "metric", interrupted)
+    command = ["finetune", "--shop", folder, "--task", "pairs", "--run", tmp_path / "run", "--epochs", 2, *quick]
+    assert ended(monkeypatch, *command) == 130
+    sold = planted.dataset.events.select("event_type", "user_id", "item_id", pl.col("ts_ms") + 86_400_000 * 90)
+    sold.collect().head(60).write_csv(tmp_path / "sold.csv")
+    endcap("ingest", tmp_path / "sold.csv", "--shop", folder)
+    assert ended(monkeypatch, *command) == 0
+    assert len(calls) == 3  # the one that was done is not done again
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["data"] == str(folder)
+    kept = pl.read_parquet(tmp_path / "run" / "examples.parquet")
+    assert kept["ts_ms"].max() < planted.now_ms
+    assert sum(facts["rows"].values()) == kept.height
+
+
+def test_the_second_of_two_texts_is_asked_with(monkeypatch, capsys, endcap, endcap_json, colours, quick, tmp_path):
+    colours.select("label", text=pl.lit("lamp"), other="text").write_csv(tmp_path / "pairs.csv")
+    endcap("finetune", tmp_path / "pairs.csv", "--run", tmp_path / "run", "--epochs", 4, *quick)
+    ask = ["predict", tmp_path / "run", "lamp", "lamp", "--other", "red shoes", "--other", "navy rope"]
+    assert [answer["answer"] for answer in endcap_json(*ask)] == ["warm", "cold"]
+    assert ended(monkeypatch, *ask[:-4]) == 2
+    assert "Give --other once for each text" in capsys.readouterr().err
+
+
+def test_a_search_tells_of_trials_that_failed(endcap, endcap_json, colours, quick, tmp_path):
+    colours.select(anchor="text", candidate="text").write_parquet(tmp_path / "pairs.parquet")
+    settings = [*quick[2:], f"--set=base.name={quick[1]}", "--set=task.kind=pairs", "--set=train.epochs=1"]
+    space = ["--space", "method.kind=frozen|lora", "--space", "method.rank=2|4", "--trials", 4]
+    command = ["finetune-search", tmp_path / "pairs.parquet", "--run", tmp_path / "search", *space, *settings]
+    found = endcap_json(*command)
+    assert len(found["values"]) == 4
+    assert found["failed"]
+    said = endcap(*command).stdout
+    assert f"4 trials, of which 0 were ended early and {len(found['failed'])} failed." in said
+    assert "failed: method.kind: Nothing is left to learn" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -5,6 +5,7 @@ refused.jsonl       rows left out, with reasons   parts.parquet       which row 
 curves.jsonl        figures of every evaluation   tensorboard/        the same, for TensorBoard
 model/ model-2/ ..  the tuned model, or several   encoder/            bi-encoders: a folder `[text] model` can name
 predictions.parquet of the test part              metrics.json        of validation and test, by segment, harmed
+examples.parquet    the table, of a source        run-id              of settings, rows and models that were read
 curves.svg  reliability.svg                       card.md             all of this for a reader
 """
 
@@ -15,6 +16,7 @@ import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from endcap import __version__
 from endcap.app.finetune_measure import Measures, measures_of
 from endcap.app.finetune_report import write_report
 from endcap.app.finetune_settings import as_toml
-from endcap.core.artifacts import replace_atomically
+from endcap.core.artifacts import replace_atomically, write_atomically
 from endcap.core.errors import CallerError, EndcapError
 from endcap.core.types import Float32Array
 from endcap.data import database
@@ -38,12 +40,28 @@ from endcap.models.finetune.examples import Examples, part_examples, read_exampl
 from endcap.models.finetune.heads import BiModel
 from endcap.models.finetune.tasks import TuneTask
 from endcap.models.finetune.tracking import CURVES, Log, tracking
+from endcap.models.finetune.tuned import READING, files_digest, run_model
 from endcap.models.finetune.tuner import Outcome, tune
 from endcap.models.loop import Progress
 
 Tell = Callable[..., None]
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
 CHECKPOINT = "checkpoint"
+TABLE, RUN_ID, FACTS, METRICS = "examples.parquet", "run-id", "run.json", "metrics.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a table is made of, and which may have grown when a run is gone on with, such as a shop's log.
+
+    name: tells it from others. make: gives the table as of now.
+    """
+
+    name: str
+    make: Callable[[], pl.DataFrame]
+
+
+Data = Path | pl.DataFrame | Source
 
 
 @dataclass(slots=True)
@@ -60,7 +78,7 @@ class Run:
 
 
 def finetune(
-    data: Path | pl.DataFrame,
+    data: Data,
     config: FinetuneConfig,
     folder: Path,
     *,
@@ -69,9 +87,10 @@ def finetune(
 ) -> Run:
     """Tune, measure once on the test part, and write the run folder, which is made where it is missing.
 
-    data: a file (see `models.finetune.examples`), or a table at hand. An interrupted run goes on from its last
-    evaluation if settings and data are the same. at_evaluation: called with each evaluation's metrics; may raise to
-    end the run. CallerError where the folder holds another run; DataError where there is too little to learn from.
+    data: a file (see `models.finetune.examples`), a table at hand, or a source, whose table the run keeps. An
+    interrupted run goes on from its last evaluation if settings, data and the models it reads are the same.
+    at_evaluation: called with each evaluation's metrics; may raise to end the run. CallerError where the folder holds
+    another run; DataError where there is too little to learn from.
     """
     distributed.join()
     try:
@@ -81,7 +100,7 @@ def finetune(
 
 
 def _finetune(
-    data: Path | pl.DataFrame,
+    data: Data,
     config: FinetuneConfig,
     folder: Path,
     tell: Tell,
@@ -90,10 +109,10 @@ def _finetune(
     first = distributed.rank() == 0
     tell = tell if first else lambda *_: None
     tell("read the examples", 0.0)
-    examples = read_examples(data, config) if isinstance(data, Path) else part_examples(data, config)
+    _, examples, keep = opened(data, config, folder, begun=_interrupted(folder))
     measures = measures_of(examples, config)
-    run_id = _run_id(examples, config)
-    _claim(folder, run_id, first)
+    run_id = run_id_of(examples, config)
+    _claim(folder, run_id, first, keep)
     outcomes = []
     with tracking(folder, config) if first else nullcontext(lambda step, figures: None) as log:
         for member in range(config.ensemble):
@@ -105,6 +124,33 @@ def _finetune(
         run.metrics, predicted = _measured(outcomes, examples, measures, tell)
         _write(run, examples, predicted, measures, run_id)
     return run
+
+
+def finished(folder: Path, config: FinetuneConfig, run_id: str) -> Run | None:
+    """The run that the folder holds, if it is whole and this one. Its models are not loaded."""
+    if not (folder / FACTS).is_file():
+        return None
+    facts = msgspec.json.decode((folder / FACTS).read_bytes(), type=dict[str, Any])
+    if facts.pop("run_id", "") != run_id:
+        return None
+    metrics = msgspec.json.decode((folder / METRICS).read_bytes(), type=dict[str, dict[str, float]])
+    return Run(folder, config, [], metrics, facts)
+
+
+def opened(
+    data: Data, config: FinetuneConfig, folder: Path, begun: bool
+) -> tuple[Path | pl.DataFrame, Examples, Callable[[], None]]:
+    """The table, its examples, and what keeps it in the folder where it comes from a source. begun: whether there is
+    something to go on with, which takes the table that is kept, if it is of the same source and settings."""
+    if isinstance(data, Path):
+        return data, read_examples(data, config), lambda: None
+    if isinstance(data, pl.DataFrame):
+        return data, part_examples(data, config), lambda: None
+    kept, of = folder / TABLE, {"of": f"{data.name} {config.model_dump_json()}"}
+    same = begun and kept.is_file() and pl.read_parquet_metadata(kept).get("of") == of["of"]
+    table = pl.read_parquet(kept) if same else data.make()
+    keep = partial(write_atomically, kept, lambda beside: table.write_parquet(beside, metadata=of))
+    return table, part_examples(table, config), keep
 
 
 def _tune_one(
@@ -188,22 +234,23 @@ def _write(run: Run, examples: Examples, predicted: Float32Array, measures: Meas
     if examples.test.height:
         columns = predicted.tolist() if predicted.ndim == 1 else list(map(list, predicted))
         examples.test.with_columns(predicted=pl.Series(columns)).write_parquet(folder / "predictions.parquet")
-    replace_atomically(folder / "metrics.json", _pretty(run.metrics))
+    replace_atomically(folder / METRICS, _pretty(run.metrics))
     write_report(run, examples, predicted, measures)
     for place, outcome in enumerate(run.outcomes):
+        outcome.tuned.with_other = "other" in examples.train.columns and run.config.task.kind in READING
         outcome.tuned.save(folder / ("model" if not place else f"model-{place + 1}"))
     first = run.outcomes[0].tuned
     if isinstance(first.net, BiModel):
         run.facts["encoder"] = first.export_encoder(folder / "encoder")
-    replace_atomically(folder / "run.json", _pretty(run.facts | {"run_id": run_id}))
+    replace_atomically(folder / FACTS, _pretty(run.facts | {"run_id": run_id}))
     for checkpoint in folder.glob(f"{CHECKPOINT}-*"):
         checkpoint.unlink()
 
 
-def _facts(data: Path | pl.DataFrame, examples: Examples, outcomes: list[Outcome]) -> dict[str, Any]:
-    first = outcomes[0]
+def _facts(data: Data, examples: Examples, outcomes: list[Outcome]) -> dict[str, Any]:
+    first, table = outcomes[0], "a table at hand"
     return {
-        "data": str(data.resolve()) if isinstance(data, Path) else "a table at hand",
+        "data": str(data.resolve()) if isinstance(data, Path) else data.name if isinstance(data, Source) else table,
         "rows": {
             "train": examples.train.height,
             "valid": examples.valid.height,
@@ -222,44 +269,65 @@ def _facts(data: Path | pl.DataFrame, examples: Examples, outcomes: list[Outcome
     }
 
 
-def _claim(folder: Path, run_id: str, first: bool) -> None:
+def _claim(folder: Path, run_id: str, first: bool, keep: Callable[[], None]) -> None:
     """Make the folder ours, or find it ours already. A run that ended, or that can be gone on with, is never written
-    over. Of several processes the first does so, and the others end as it does where it cannot."""
+    over. Of several processes the first does so, and the others end as it does where it cannot. keep: called where it
+    becomes ours."""
     wrong: EndcapError | None = None
     try:
         if first:
-            _claim_alone(folder, run_id)
+            _claim_alone(folder, run_id, keep)
     except EndcapError as error:
         wrong = error
     if said := distributed.as_first(str(wrong or "")):
         raise wrong or CallerError(said)
 
 
-def _claim_alone(folder: Path, run_id: str) -> None:
+def _claim_alone(folder: Path, run_id: str, keep: Callable[[], None]) -> None:
     database.make_folder(folder)
-    done, begun = folder / "run.json", folder / "run-id"
+    done, begun = folder / FACTS, folder / RUN_ID
     if done.exists():
         raise CallerError(
             "The folder holds a finished run.", where=str(folder), next_step="Name another folder after --run."
         )
     ours = begun.exists() and begun.read_text("utf-8") == run_id
-    if not ours and any(folder.glob(f"{CHECKPOINT}-*.safetensors")):
+    if not ours and _interrupted(folder):
         raise CallerError(
-            "The folder holds an interrupted run of other data or settings.",
+            "The folder holds an interrupted run of other data or settings, or on another base model.",
             where=str(folder),
             next_step="Go on with those, or name another folder after --run.",
         )
     if not ours:
+        for name in (CURVES, TABLE):  # of another run that came to nothing
+            (folder / name).unlink(missing_ok=True)
+        keep()
         replace_atomically(begun, run_id.encode())
-        (folder / CURVES).unlink(missing_ok=True)
 
 
-def _run_id(examples: Examples, config: FinetuneConfig) -> str:
-    """16 hexadecimal digits of the settings and of every row."""
-    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=8)
+def _interrupted(folder: Path) -> bool:
+    return any(folder.glob(f"{CHECKPOINT}-*.safetensors"))
+
+
+def run_id_of(examples: Examples, config: FinetuneConfig) -> str:
+    """16 hexadecimal digits of the settings, of every row, and of the models that are read."""
+    said = f"{config.model_dump_json()} {rows_digest(examples)} {models_digest(config)}"
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def rows_digest(examples: Examples) -> str:
+    digest = hashlib.blake2b(digest_size=8)
     for frame in (examples.train, examples.valid, examples.test):
         digest.update(frame.hash_rows(seed=0).to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def models_digest(config: FinetuneConfig) -> str:
+    """Of the base, of the teacher, and of what rewrites texts: a name may come to stand for another model."""
+    teacher, augment = config.distil.teacher, config.augment
+    taught = bool(teacher) and (config.task.kind == "imitate" or run_model(teacher) is not None)
+    rewriter = augment.masked_model if augment.share and augment.masked else ""
+    names = [config.base.name, teacher if taught else "", rewriter]
+    return " ".join(files_digest(name) for name in names if name)
 
 
 def _versions() -> dict[str, str]:

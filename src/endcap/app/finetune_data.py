@@ -57,9 +57,11 @@ def examples_of(shop: Shop, config: FinetuneConfig) -> pl.DataFrame:
 def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float, float, float]) -> pl.DataFrame:
     """anchor, candidate, known, group, segment, ts_ms and part of every act that followed another of its user.
 
-    bought: user_id, item_id, ts_ms. The parts hold so large shares of all acts, in the order of time. segment: how many
+    bought: user_id, item_id, ts_ms. The parts hold so large shares of all acts, in the order of time. known: the latest
+    of what its user had acted on when the part ended, so that training hears nothing of later parts. segment: how many
     acts came before, so that a run shows where text helps most.
     """
+    borders = _borders(bought["ts_ms"].to_numpy(), shares)
     told = (
         bought.with_columns(text=pl.col("item_id").replace_strict(texts, default="", return_dtype=pl.String))
         .filter(pl.col("text") != "")
@@ -67,18 +69,20 @@ def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float,
     )
     rows = []
     for user, acts in told.group_by("user_id", maintain_order=True):
-        seen, times = acts["text"].to_list(), acts["ts_ms"].to_list()
-        known = list(dict.fromkeys(seen))[-KNOWN:]
+        seen, times = acts["text"].to_list(), acts["ts_ms"].to_numpy()
+        ends = [*np.searchsorted(times, borders), len(seen)]
+        known = [list(dict.fromkeys(seen[:end]))[-KNOWN:] for end in ends]
+        parts = np.searchsorted(borders, times, side="right")
         for place in range(1, len(seen)):
             if seen[place] not in seen[:place]:
-                anchor = seen[max(0, place - REMEMBERED) : place]
-                rows.append((anchor, seen[place], known, str(user[0]), times[place], length_name(place)))
+                anchor, part = seen[max(0, place - REMEMBERED) : place], parts[place]
+                told_of = (str(user[0]), int(times[place]), length_name(place), PARTS[part])
+                rows.append((anchor, seen[place], known[part], *told_of))
     if not rows:
         raise DataError("No shopper acted on a second product that has text.", where="the log")
-    columns = ["anchor", "candidate", "known", "group", "ts_ms", "segment"]
-    frame = pl.DataFrame(rows, schema=columns, orient="row")
-    part = np.searchsorted(_borders(bought["ts_ms"].to_numpy(), shares), frame["ts_ms"].to_numpy(), side="right")
-    return frame.with_columns(part=pl.Series(np.array(PARTS)[part]))
+    return pl.DataFrame(
+        rows, schema=["anchor", "candidate", "known", "group", "ts_ms", "segment", "part"], orient="row"
+    )
 
 
 def _borders(ts_ms: Int64Array, shares: tuple[float, float, float]) -> Int64Array:
@@ -91,12 +95,16 @@ def _borders(ts_ms: Int64Array, shares: tuple[float, float, float]) -> Int64Arra
 
 def with_negatives(told: pl.DataFrame, seed: int, count: int = NEGATIVES) -> pl.DataFrame:
     """Each act as a list of its own: the candidate that was taken (label 1) and `count` that were not (0), drawn as
-    often as they are taken, none of them known of the shopper."""
+    often as they are taken, none of them anything that the shopper had acted on when the part ended."""
     draw = rng(seed, "finetune negatives")
     taken = told.filter(pl.col("part") == "train")["candidate"].to_list() or told["candidate"].to_list()
+    own: dict[tuple[str, str], set[str]] = {}
+    for row in told.iter_rows(named=True):
+        for part in PARTS[PARTS.index(row["part"]) :]:
+            own.setdefault((row["group"], part), set()).update(row["anchor"], [row["candidate"]])
     rows = []
     for number, row in enumerate(told.iter_rows(named=True)):
-        known, drawn = {*row["known"], *row["anchor"]}, list[str]()
+        known, drawn = own[row["group"], row["part"]], list[str]()
         for place in draw.integers(len(taken), size=10 * count):
             if len(drawn) < count and taken[place] not in known and taken[place] not in drawn:
                 drawn.append(taken[place])

@@ -1,14 +1,18 @@
 """The search for good settings of a tuning: trials by Optuna, poor ones ended early, kept in SQLite to be resumed.
 
-study.db        every trial               search.json       trials, best settings, importances
+study.db        every trial               search.json       trials, best settings, importances, what best/ measured
 search.svg      what was found, and which settings mattered
-best/           the run of the best settings, the only one that is measured on the test part
+best/           the run of the best settings, the only one that is measured on the test part; next/ until it is whole
+search-id       of settings, rows and models; examples.parquet    the table, of a source
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,23 +20,28 @@ import msgspec
 import polars as pl
 from pydantic import Field, model_validator
 
-from endcap.app.finetune import Run, Tell, finetune
-from endcap.app.finetune_measure import measures_of
+from endcap.app.finetune import Data, Run, Tell, finetune, finished, models_digest, opened, rows_digest, run_id_of
+from endcap.app.finetune_measure import Measures, measures_of
 from endcap.app.finetune_report import pyplot, save_figure
 from endcap.app.finetune_settings import checked
 from endcap.core.artifacts import replace_atomically
-from endcap.core.errors import CallerError, MissingExtraError
+from endcap.core.errors import CallerError, EndcapError, MissingExtraError, ServiceError
 from endcap.core.section import Section
 from endcap.core.types import Float32Array
 from endcap.data import database
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
-from endcap.models.finetune.examples import Examples, part_examples, read_examples
+from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.tuner import tune
 
 if TYPE_CHECKING:
     import optuna
 
-STUDY = "finetune"
+STUDY, SEARCH_ID, REASON = "finetune", "search-id", "reason"
+FIXED = {
+    **dict.fromkeys(("task.kind", "task.several", "columns"), "the rows are read once, for one task"),
+    **dict.fromkeys(("split", "train.seed"), "it decides which rows are in the test part, which no trial may read"),
+    "train.metric": "trials are compared by it",
+}
 Value = str | int | float | bool
 
 
@@ -50,6 +59,8 @@ class Range(Section):
             raise ValueError("give either choices, or low and high")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError("low must be below high")
+        if self.log and not (self.low and self.low > 0):
+            raise ValueError("only numbers above 0 have a log")
         return self
 
     def draw(self, trial: optuna.Trial, key: str) -> Value:
@@ -76,86 +87,64 @@ class SearchConfig(Section):
     )
 
 
-def space_of(texts: Sequence[str]) -> dict[str, Range]:
-    """From "key=low..high", "key=low..high:log" and "key=one|other". CallerError for anything else."""
-    space = {}
-    for text in texts:
-        key, _, said = text.partition("=")
-        numbers, _, scale = said.partition(":")
-        try:
-            if not said:
-                raise ValueError("nothing is said of it")
-            values = [_read(part) for part in (numbers.split("..") if ".." in numbers else said.split("|"))]
-            if ".." in numbers:
-                low, high = values
-                space[key.strip()] = Range.model_validate({"low": low, "high": high, "log": scale == "log"})
-            else:
-                space[key.strip()] = Range(choices=tuple(values))
-        except ValueError as error:
-            raise CallerError(
-                f"{text!r} is no range of a setting.",
-                where="--space",
-                next_step="Write key=low..high, key=low..high:log or key=one|other.",
-            ) from error
-    return space
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """best: the run of the best settings. values: of the trials, None where one was ended early or failed.
-    importances: of each setting, adding up to 1; empty with too few trials."""
+    importances: of each setting, adding up to 1; empty with too few trials. failed: number of a trial, as in the
+    figure, -> what was wrong with its settings."""
 
     best: Run
     settings: dict[str, Value]
     values: list[float | None]
     importances: dict[str, float]
+    failed: dict[int, str]
 
 
 def search(
-    data: Path | pl.DataFrame,
-    settings: Mapping[str, Any],
-    config: SearchConfig,
-    folder: Path,
-    *,
-    tell: Tell = lambda *_: None,
+    data: Data, settings: Mapping[str, Any], config: SearchConfig, folder: Path, *, tell: Tell = lambda *_: None
 ) -> Found:
     """Try settings by validation, then tune once more with the best, and measure that on the test part.
 
     settings: nested, as in `finetune.toml`, from which each trial departs by what it draws. An interrupted search goes
-    on from its finished trials. CallerError where a key of the space is no setting.
+    on from its finished trials, and one that ended goes on to more of them. A trial whose settings do not serve fails
+    alone. CallerError where the space cannot be searched, or no trial came to its end.
     """
     base = checked(settings, {}, where="settings")
     for key in config.space:
         _try_key(settings, key, config.space[key])
-    database.make_folder(folder)
     tell("read the examples", 0.0)
-    examples = read_examples(data, base) if isinstance(data, Path) else part_examples(data, base)
+    table, examples, keep = opened(data, base, folder, begun=(folder / SEARCH_ID).exists())
+    if not examples.valid.height:
+        raise CallerError("There is no validation part to choose settings by.", where="split.shares")
+    measures = measures_of(examples, base)
+    _claim(folder, _identity(settings, base, config, examples), keep)
     study = _study(folder, base, config)
     _requeue(study)
-    while (done := _finished(study)) < config.trials:
-        stage = f"trial {done + 1} of {config.trials}"
-        study.optimize(lambda trial, stage=stage: _trial(trial, settings, config, examples, stage, tell), n_trials=1)
-    best = checked(settings, study.best_params, where="settings")
+    trial = partial(_trial, settings=settings, config=config, examples=examples, measures=measures, tell=tell)
+    while (done := len(_ended(study))) < config.trials:
+        _run(study, partial(trial, stage=f"trial {done + 1} of {config.trials}"))
     importances = _importances(study)
+    failed = {trial.number + 1: said for trial in study.trials if (said := _reason(trial))}
+    _write(folder, study, base.metric, importances, None)
+    if not any(trial.state.name == "COMPLETE" for trial in study.trials):
+        raise CallerError(
+            f"No trial came to its end. {next(iter(failed.values()), 'All were ended early.')}",
+            where=str(folder),
+            next_step="Search among other settings, in another folder.",
+        )
     draw_search(folder / "search.svg", study, importances, base.metric)
-    run = finetune(data, best, folder / "best", tell=tell)
-    found = Found(run, dict(study.best_params), [_value(trial) for trial in study.trials], importances)
-    told = {
-        "metric": base.metric,
-        "settings": found.settings,
-        "best": study.best_value,
-        "importances": importances,
-        "trials": [{"settings": t.params, "value": _value(t), "state": t.state.name} for t in study.trials],
-    }
-    replace_atomically(folder / "search.json", msgspec.json.format(msgspec.json.encode(told), indent=2))
-    return found
+    run = _tune_best(table, examples, checked(settings, study.best_params, where="settings"), folder, tell)
+    _write(folder, study, base.metric, importances, run)
+    return Found(run, dict(study.best_params), [_value(trial) for trial in _ended(study)], importances, failed)
 
 
 def _trial(
     trial: optuna.Trial,
+    *,
     settings: Mapping[str, Any],
     config: SearchConfig,
     examples: Examples,
+    measures: Measures,
     stage: str,
     tell: Tell,
 ) -> float:
@@ -163,8 +152,7 @@ def _trial(
     import optuna
 
     drawn = {key: choice.draw(trial, key) for key, choice in config.space.items()}
-    ours = checked(settings, drawn, where="settings")
-    measures, step = measures_of(examples, ours), 0
+    ours, step = checked(settings, drawn, where="settings"), 0
 
     def measure(rows: pl.DataFrame, found: Float32Array) -> dict[str, float]:
         nonlocal step
@@ -181,10 +169,60 @@ def _trial(
         measure,
         progress=lambda at, task: tell(stage, (at.epoch - 1 + at.step / max(1, at.steps)) / at.epochs, _shown(drawn)),
     )
-    values = [metrics[ours.metric] for metrics in outcome.metrics]
+    values = [value for metrics in outcome.metrics if math.isfinite(value := metrics[ours.metric])]
     if not values:
-        raise CallerError("There is no validation part to choose settings by.", where="split.shares")
+        raise ServiceError(f"{ours.metric} was no number at any evaluation.", where=_shown(drawn))
     return min(values) if ours.metric in LOWER_IS_BETTER else max(values)
+
+
+def _run(study: optuna.Study, value_of: Callable[[optuna.Trial], float]) -> None:
+    """A trial to its end. An error of ours is its settings' and ends it alone; any other stops the search. A trial that
+    is interrupted has no end, and will be begun again."""
+    import optuna
+
+    trial = study.ask()
+    try:
+        study.tell(trial, value_of(trial))
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except Exception as error:
+        trial.set_user_attr(REASON, str(error) or type(error).__name__)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if not isinstance(error, EndcapError):
+            raise
+
+
+def _tune_best(table: Path | pl.DataFrame, examples: Examples, config: FinetuneConfig, folder: Path, tell: Tell) -> Run:
+    """`best/`, where it is of these settings already; else it is tuned beside, and put there when it is whole."""
+    best, beside, run_id = folder / "best", folder / "next" / "best", run_id_of(examples, config)
+    run = finished(best, config, run_id)
+    if run is None:
+        begun = beside / "run-id"
+        if begun.exists() and begun.read_text("utf-8") != run_id:
+            shutil.rmtree(beside)
+        run = finished(beside, config, run_id) or finetune(table, config, beside, tell=tell)
+        if best.exists():
+            shutil.rmtree(best)
+        beside.rename(best)
+    shutil.rmtree(beside.parent, ignore_errors=True)
+    return replace(run, folder=best)
+
+
+def _write(folder: Path, study: optuna.Study, metric: str, importances: Mapping[str, float], run: Run | None) -> None:
+    """`search.json`; `measured` is null until the best run is there."""
+    complete = any(trial.state.name == "COMPLETE" for trial in study.trials)
+    told = {
+        "metric": metric,
+        "settings": study.best_params if complete else None,
+        "best": study.best_value if complete else None,
+        "importances": importances,
+        "measured": run.metrics if run else None,
+        "trials": [
+            {"settings": trial.params, "value": _value(trial), "state": trial.state.name, REASON: _reason(trial)}
+            for trial in study.trials
+        ],
+    }
+    replace_atomically(folder / "search.json", msgspec.json.format(msgspec.json.encode(told), indent=2))
 
 
 def draw_search(path: Path, study: optuna.Study, importances: Mapping[str, float], metric: str) -> None:
@@ -207,30 +245,47 @@ def draw_search(path: Path, study: optuna.Study, importances: Mapping[str, float
     save_figure(figure, path)
 
 
+def _identity(
+    settings: Mapping[str, Any], base: FinetuneConfig, config: SearchConfig, examples: Examples
+) -> dict[str, str]:
+    """What trials must have in common to be compared, by its name. More of them may be wanted later."""
+    named = {key: choice.choices for key, choice in config.space.items() if key in ("base.name", "distil.teacher")}
+    read = [base, *(checked(settings, {key: name}, where=key) for key, names in named.items() for name in names)]
+    return {
+        "settings": f"{base.model_dump_json()} {config.model_copy(update={'trials': 1}).model_dump_json()}",
+        "data": rows_digest(examples),
+        "base models": " ".join(map(models_digest, read)),
+    }
+
+
+def _claim(folder: Path, said: Mapping[str, str], keep: Callable[[], None]) -> None:
+    """Make the folder ours, or find it ours already. keep: called where it becomes ours."""
+    database.make_folder(folder)
+    begun = folder / SEARCH_ID
+    if not begun.exists():
+        keep()
+        replace_atomically(begun, "\n".join(said.values()).encode())
+    there = dict(zip(said, begun.read_text("utf-8").splitlines(), strict=False))
+    for what, ours in said.items():
+        if there.get(what) != ours:
+            raise CallerError(
+                f"The folder holds a search of other {what}.",
+                where=str(folder),
+                next_step="Name another folder after --run.",
+            )
+
+
 def _study(folder: Path, base: FinetuneConfig, config: SearchConfig) -> optuna.Study:
     try:
         import optuna
     except ImportError as error:
         raise MissingExtraError("optuna", "finetune") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = f"sqlite:///{(folder / 'study.db').resolve()}"
-    lower = base.metric in LOWER_IS_BETTER
-    begun = folder / "search-id"
-    said = f"{base.model_dump_json()} {config.model_copy(update={'trials': 1}).model_dump_json()}"
-    if begun.exists() and begun.read_text("utf-8") != said:
-        raise CallerError(
-            "The folder holds a search of other settings.",
-            where=str(folder),
-            next_step="Name another folder after --run.",
-        )
-    replace_atomically(begun, said.encode())
     study = optuna.create_study(
-        storage=storage,
+        storage=f"sqlite:///{(folder / 'study.db').resolve()}",
         study_name=STUDY,
-        direction="minimize" if lower else "maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=config.warmup)
-        if config.prune
-        else optuna.pruners.NopPruner(),
+        direction="minimize" if base.metric in LOWER_IS_BETTER else "maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=config.warmup),
         load_if_exists=True,
     )
     # what is drawn next depends on the seed and on the trials that are there, so a resumed search goes on as one
@@ -251,9 +306,13 @@ def _requeue(study: optuna.Study) -> None:
             study.enqueue_trial(trial.params)
 
 
-def _finished(study: optuna.Study) -> int:
-    """Trials that ended by themselves, or early."""
-    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that ended by themselves, or early; not those that an interruption cut short."""
+    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED") or _reason(trial)]
+
+
+def _reason(trial: optuna.trial.FrozenTrial) -> str:
+    return str(trial.user_attrs.get(REASON, ""))
 
 
 def _value(trial: optuna.trial.FrozenTrial) -> float | None:
@@ -271,18 +330,11 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 
 
 def _try_key(settings: Mapping[str, Any], key: str, choice: Range) -> None:
-    """CallerError where the key is no setting, or its range holds what the setting cannot be."""
+    """CallerError where the key is no setting, or one that all trials share, or its range holds what it cannot be."""
+    if reason := FIXED.get(key) or FIXED.get(key.partition(".")[0]):
+        raise CallerError(f"{key} cannot be searched over: {reason}.", where=f"search.space.{key}")
     for value in choice.choices or (choice.low, choice.high):
         checked(settings, {key: value}, where=f"search.space.{key}")
-
-
-def _read(text: str) -> Value:
-    """A number, true or false where it is one, else a word."""
-    try:
-        value: Value = msgspec.json.decode(text.strip(), type=Value)
-    except msgspec.DecodeError:
-        return text.strip()
-    return value
 
 
 def _shown(drawn: Mapping[str, Value]) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 from endcap.core.errors import CallerError
 from endcap.core.types import Float32Array
 from endcap.models.finetune.examples import Examples
-from endcap.models.finetune.tuned import Tuned, load_tuned
+from endcap.models.finetune.tuned import READING, Tuned, load_tuned
 from endcap.models.finetune.tuner import task_of
 
 
@@ -24,23 +24,42 @@ class Answer(msgspec.Struct, frozen=True):
     score: float
 
 
-def answers(run: Path, texts: Sequence[str], candidates: Sequence[str]) -> list[Answer]:
-    """One for each text, or for a matching one for each candidate, best first. An ensemble's models are averaged."""
+def answers(run: Path, texts: Sequence[str], candidates: Sequence[str], others: Sequence[str] = ()) -> list[Answer]:
+    """One for each text, or for a matching one for each candidate, best first. An ensemble's models are averaged.
+
+    others: where the model was tuned on pairs of texts, the second one of each; CallerError where they are not asked
+    for, or lacking.
+    """
     members = [load_tuned(folder) for folder in sorted(run.glob("model*"))]
     if not members:
         raise CallerError("The folder holds no finished run.", where=str(run))
     first = members[0]
+    _check_others(first, texts, others)
+    read = {"text": list(texts)} | ({"other": list(others)} if others else {})
     match first.config.task.kind:
         case "classification":
-            found = _mean(members, pl.DataFrame({"text": list(texts), "label": _first_label(first, len(texts))}))
+            found = _mean(members, pl.DataFrame({**read, "label": _first_label(first, len(texts))}))
             return [_classified(first, text, row) for text, row in zip(texts, found, strict=True)]
         case "rating":
-            found = _mean(members, pl.DataFrame({"text": list(texts), "rating": [0.0] * len(texts)}))
+            found = _mean(members, pl.DataFrame({**read, "rating": [0.0] * len(texts)}))
             return [Answer(text, "", float(score)) for text, score in zip(texts, found, strict=True)]
         case "interest" | "ranking" | "pairs":
             return _ordered(members, texts, candidates)
         case kind:
             raise CallerError(f"A model tuned for {kind} answers no questions.", where=str(run))
+
+
+def _check_others(tuned: Tuned, texts: Sequence[str], others: Sequence[str]) -> None:
+    """Of a model whose folder does not tell, either is taken."""
+    kind = tuned.config.task.kind
+    if others and (kind not in READING or tuned.with_other is False):
+        raise CallerError(f"This model, tuned for {kind}, reads no second text beside the first.", where="--other")
+    if len(others) != len(texts) and (others or tuned.with_other):
+        raise CallerError(
+            f"This model reads pairs of texts, and there are {len(texts)} first and {len(others)} second ones.",
+            where="--other",
+            next_step="Give --other once for each text, in the same order.",
+        )
 
 
 def _classified(tuned: Tuned, text: str, probabilities: Float32Array) -> Answer:

@@ -11,7 +11,9 @@ from endcap.cli.terminal import JsonOption, print_json, print_table, progress, s
 from endcap.core.errors import CallerError
 
 if TYPE_CHECKING:
-    from endcap.app.finetune import Run
+    from polars import DataFrame
+
+    from endcap.app.finetune import Run, Source
 
 DataArgument = Annotated[
     Path | None, typer.Argument(help="Table of examples: .csv, .jsonl or .parquet; or none, with --shop.")
@@ -69,32 +71,44 @@ def predict(
     candidate: Annotated[
         list[str] | None, typer.Option("--candidate", help="For a matching: a text to put into order; repeatable.")
     ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--other", help="For a model of pairs of texts: the second text, once for each first one."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a tuned model."""
     from endcap.app.finetune_use import answers
 
-    found = answers(run, texts, candidate or [])
+    found = answers(run, texts, candidate or [], other or [])
     if as_json:
         print_json(found)
         return
     print_table("", ("text", "answer", "score"), [(a.text, a.answer, f"{a.score:.3f}") for a in found], ("score",))
 
 
-def examples_from(data: Path | None, shop: Path | None, config: Any) -> Any:
-    """The table's path, or a table made of a shop."""
+def examples_from(data: Path | None, shop: Path | None, config: Any) -> Path | Source:
+    """The table's path, or a shop, of which a table is made where the run does not hold one yet."""
     if (data is None) == (shop is None):
         raise CallerError(
             "Tuning needs one source of examples.", next_step="Name a table of them, or a workspace after --shop."
         )
     if data is not None:
         return data
+    assert shop is not None
+    return _of_shop(shop, config)
+
+
+def _of_shop(shop: Path, config: Any) -> Source:
+    from endcap.app.finetune import Source
     from endcap.app.finetune_data import examples_of
     from endcap.app.runtime import Shop
 
-    assert shop is not None
-    with Shop.open(shop, read_only=True) as opened:
-        return examples_of(opened, config)
+    def make() -> DataFrame:
+        with Shop.open(shop, read_only=True) as opened:
+            return examples_of(opened, config)
+
+    return Source(str(shop.resolve()), make)
 
 
 def print_run(done: Run) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from endcap.cli.finetuning import ConfigOption, DataArgument, FromShop, SetOption, examples_from, print_run
 from endcap.cli.terminal import JsonOption, print_json, print_table, progress, stdout
+from endcap.core.errors import CallerError
 
 if TYPE_CHECKING:
-    from endcap.app.finetune_search import Found
+    from endcap.app.finetune_search import Found, Range, Value
 
 
 def finetune_search(
@@ -32,7 +35,7 @@ def finetune_search(
     as_json: JsonOption = False,
 ) -> None:
     """Find good settings by validation, tune once more with the best, and measure that on the test part."""
-    from endcap.app.finetune_search import SearchConfig, search, space_of
+    from endcap.app.finetune_search import SearchConfig, search
     from endcap.app.finetune_settings import settings_of
 
     base = settings_of(config, settings or [])
@@ -43,10 +46,47 @@ def finetune_search(
     if as_json:
         print_json(
             {"settings": found.settings, "importances": found.importances, "values": found.values}
-            | {"metrics": found.best.metrics, "run": str(found.best.folder.resolve())}
+            | {"failed": found.failed, "metrics": found.best.metrics, "run": str(found.best.folder.resolve())}
         )
     else:
         _print(found, run)
+
+
+def space_of(texts: Sequence[str]) -> dict[str, Range]:
+    """From "key=low..high", "key=low..high:log" and "key=one|other". CallerError for anything else."""
+    from endcap.app.finetune_search import Range
+
+    space = {}
+    for text in texts:
+        key, _, said = text.partition("=")
+        numbers, scaled, scale = said.partition(":")
+        try:
+            if not said:
+                raise ValueError("nothing is said of it")
+            values = [_read(part) for part in (numbers.split("..") if ".." in numbers else said.split("|"))]
+            if ".." in numbers:
+                if scaled and scale != "log":
+                    raise ValueError("there is no other scale than log")
+                low, high = values
+                space[key.strip()] = Range.model_validate({"low": low, "high": high, "log": bool(scaled)})
+            else:
+                space[key.strip()] = Range(choices=tuple(values))
+        except ValueError as error:
+            raise CallerError(
+                f"{text!r} is no range of a setting.",
+                where="--space",
+                next_step="Write key=low..high, key=low..high:log or key=one|other.",
+            ) from error
+    return space
+
+
+def _read(text: str) -> Value:
+    """A number, true or false where it is one, else a word."""
+    try:
+        value: Value = msgspec.json.decode(text.strip(), type=str | int | float | bool)
+    except msgspec.DecodeError:
+        return text.strip()
+    return value
 
 
 def _print(found: Found, folder: Path) -> None:
@@ -55,8 +95,9 @@ def _print(found: Found, folder: Path) -> None:
         for key, value in found.settings.items()
     ]
     print_table("Best settings", ("setting", "value", "importance"), rows, ("value", "importance"))
-    ended = sum(value is None for value in found.values)
-    stdout().print(
-        f"{len(found.values)} trials, {ended} of them ended early. See {folder / 'search.svg'}.", soft_wrap=True
-    )
+    early = sum(value is None for value in found.values) - len(found.failed)
+    told = f"{len(found.values)} trials, of which {early} were ended early and {len(found.failed)} failed."
+    stdout().print(f"{told} See {folder / 'search.svg'}.", soft_wrap=True)
+    for number, reason in found.failed.items():
+        stdout().print(f"Trial {number} failed: {reason}", soft_wrap=True, markup=False)
     print_run(found.best)

@@ -92,8 +92,8 @@ def fit_alignment(
 ) -> Alignment:
     """images: float32 [n, i], a photo a row. texts: float32 [n, t], unit rows, what each photo shows; photos of one
     product have equal rows. held_out: further photos and their texts, which settings are chosen by and nothing is
-    learned from; without it a part of the photos is left out while choosing. new_share: how many of the photos that will
-    be asked about show what no photo was learned from, from 0 to 1; left out, the discount favours neither kind.
+    learned from; without it a part of the photos is left out while choosing. new_share: how many of the photos that
+    will be asked about show what no photo was learned from, from 0 to 1; left out, the discount favours neither kind.
 
     Raises CallerError where the rows do not match, or there are fewer than two descriptions.
     """
