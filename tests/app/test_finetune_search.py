@@ -136,6 +136,30 @@ def test_a_trial_that_was_cut_short_is_begun_again_with_its_settings(
     assert [trial["reason"] for trial in trials] == [""] * 4
 
 
+class Killed(BaseException):
+    """The process was ended from outside, and could write nothing down."""
+
+
+def test_a_trial_that_ends_the_process_twice_is_given_up(
+    colours: pl.DataFrame, settings: dict[str, Any], tmp_path: Path, figures: list[float | BaseException]
+) -> None:
+    """It is begun again once; the search then goes on without it, and says why."""
+    figures += [0.5, Killed(), KeyboardInterrupt(), Killed(), 0.4, 0.6]
+    for ended in (Killed, KeyboardInterrupt, Killed):
+        with pytest.raises(ended):
+            search(colours, settings, more(3), tmp_path)
+    found = search(colours, settings, more(3), tmp_path)
+    assert found.values == [0.5, None, 0.4]
+    assert ["came to its end in it 2 times" in reason for reason in found.failed.values()] == [True]
+
+
+def test_a_tunings_folder_is_no_searchs(colours: pl.DataFrame, settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run-id").write_text("another's")
+    with pytest.raises(CallerError, match="holds a tuning"):
+        search(colours, settings, more(1), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run-id"]
+
+
 class TestOn:
     """To more trials, in a folder whose search had ended."""
 

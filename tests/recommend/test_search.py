@@ -126,8 +126,20 @@ def test_words_of_familiar_products_are_discounted_for_pictures() -> None:
 def test_words_find_what_has_a_picture_and_no_words() -> None:
     found = seeing({"": "sandals", "tea": "sandals"}).text(Query(n=8), a_stranger(), "sandals")
     ways = dict(zip(titles(found.items), found.ways, strict=True))
-    assert ways[""] == ("picture",)
-    assert "picture" not in ways.get("tea", ())
+    assert ways[""] == ("depicted",)
+    assert "depicted" not in ways.get("tea", ())
+
+
+def test_what_looks_the_same_comes_first_whatever_its_words_say() -> None:
+    words = {title: 0.9 - 0.05 * place for place, title in enumerate(TITLES[:6])}  # oat milk first, tea last
+    asked = seeing({"tea": "tea", "oat milk": "milk", "almond milk": "milk 2"}, words)
+    assert titles(asked.picture(Query(n=1), a_stranger(), b"tea").items) == ["tea"]
+
+
+def test_taste_does_not_outdo_a_picture() -> None:
+    asked = seeing({"tea": "tea"}, {"tea": 0.9, "oat milk": 0.5, "green tea": 0.8})
+    asked.personal = lambda context, items: (items == TITLES.index("oat milk")).astype(np.float32)
+    assert titles(asked.picture(Query(n=1), a_stranger(), b"tea").items) == ["tea"]
 
 
 def test_without_pictures_a_picture_is_the_callers_error() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -132,12 +133,20 @@ class Config(DataConfig):
     serve: ServeConfig = ServeConfig()
 
     def seen_from(self, workspace: Path) -> Config:
-        """With the folders of local models found where the workspace has them."""
+        """With the folders of local models found where the workspace has them. CallerError for one that only whoever
+        stands elsewhere could find."""
         found: dict[str, Section] = {}
         for name in ("text", "image"):
             section = getattr(self, name)
             if section.model and (folder := workspace / section.model).is_dir():
                 found[name] = section.model_copy(update={"model": str(folder.resolve())})
+            elif section.model and Path(section.model).is_dir():
+                seen = os.path.relpath(Path(section.model).resolve(), workspace.resolve())
+                raise CallerError(
+                    f"There is no folder {section.model!r} in the workspace, from which it is seen.",
+                    where=f"[{name}] model",
+                    next_step=f'Write "{seen}".',
+                )
         return self.model_copy(update=found) if found else self
 
 

@@ -50,7 +50,7 @@ def card(run: Run, examples: Examples, calibrated: bool) -> str:
         f"# {run.folder.name}",
         "",
         f"{config.base.name}, tuned for {config.task.kind} by {_method(config)}: {facts['learns']:,} of "
-        f"{facts['parameters']:,} parameters learn ({share:.2g} %).",
+        f"{facts['parameters']:,} parameters learn ({share:.3g} %).",
         "",
         "## Use",
         "",
@@ -173,8 +173,9 @@ def _limits(run: Run, examples: Examples) -> list[str]:
         lines += [
             f"- Weakest segment: {part.removeprefix('segment: ')}, {metric} {value:.4f}." for part, value in worst
         ]
-    if examples.test.height < 500:
-        lines.append(f"- The test part has {examples.test.height} rows, so its figures may be off by some hundredths.")
+    if 0 < examples.test.height < 500:
+        rows = examples.test.height
+        lines.append(f"- The test part has {rows} rows, so that a share among them may be off by {rows**-0.5:.2f}.")
     if any(outcome.report.stopped == "time" for outcome in run.outcomes):
         lines.append("- Training was ended by its time budget.")
     return lines

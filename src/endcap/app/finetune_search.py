@@ -20,7 +20,18 @@ import msgspec
 import polars as pl
 from pydantic import Field, model_validator
 
-from endcap.app.finetune import Data, Run, Tell, finetune, finished, models_digest, opened, rows_digest, run_id_of
+from endcap.app.finetune import (
+    RUN_ID,
+    Data,
+    Run,
+    Tell,
+    finetune,
+    finished,
+    models_digest,
+    opened,
+    rows_digest,
+    run_id_of,
+)
 from endcap.app.finetune_measure import Measures, measures_of
 from endcap.app.finetune_report import pyplot, save_figure
 from endcap.app.finetune_settings import checked
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY, SEARCH_ID, REASON = "finetune", "search-id", "reason"
+STOPPED, ENDED, ENDS = "stopped", "ended", 2  # by the user; how often the process ended in it, and may
 FIXED = {
     **dict.fromkeys(("task.kind", "task.several", "columns"), "the rows are read once, for one task"),
     **dict.fromkeys(("split", "train.seed"), "it decides which rows are in the test part, which no trial may read"),
@@ -183,6 +195,9 @@ def _run(study: optuna.Study, value_of: Callable[[optuna.Trial], float]) -> None
     trial = study.ask()
     try:
         study.tell(trial, value_of(trial))
+    except KeyboardInterrupt:
+        trial.set_user_attr(STOPPED, True)
+        raise
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except Exception as error:
@@ -262,6 +277,8 @@ def _claim(folder: Path, said: Mapping[str, str], keep: Callable[[], None]) -> N
     """Make the folder ours, or find it ours already. keep: called where it becomes ours."""
     database.make_folder(folder)
     begun = folder / SEARCH_ID
+    if (folder / RUN_ID).exists():
+        raise CallerError("The folder holds a tuning.", where=str(folder), next_step="Name another folder after --run.")
     if not begun.exists():
         keep()
         replace_atomically(begun, "\n".join(said.values()).encode())
@@ -297,13 +314,19 @@ def _study(folder: Path, base: FinetuneConfig, config: SearchConfig) -> optuna.S
 
 
 def _requeue(study: optuna.Study) -> None:
-    """Trials that an interruption cut short are begun again, with the same settings."""
+    """Trials that were cut short are begun again, with the same settings; those that end the process each time are not:
+    they count as failed."""
     import optuna
 
     for trial in study.trials:
         if trial.state == optuna.trial.TrialState.RUNNING:
+            ended = trial.user_attrs.get(ENDED, 0) + (not trial.user_attrs.get(STOPPED, False))
+            if ended >= ENDS:
+                why = f"The process came to its end in it {ended} times; perhaps memory does not suffice."
+                optuna.Trial(study, trial._trial_id).set_user_attr(REASON, why)
+            else:
+                study.enqueue_trial(trial.params, user_attrs={ENDED: ended})
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            study.enqueue_trial(trial.params)
 
 
 def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -15,6 +15,8 @@ from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.tuned import READING, Tuned, load_tuned
 from endcap.models.finetune.tuner import task_of
 
+MATCHING = ("interest", "ranking", "pairs")
+
 
 class Answer(msgspec.Struct, frozen=True):
     """answer: a class, labels apart by |, or a candidate; for a rating, the number itself is the score."""
@@ -34,6 +36,11 @@ def answers(run: Path, texts: Sequence[str], candidates: Sequence[str], others: 
     if not members:
         raise CallerError("The folder holds no finished run.", where=str(run))
     first = members[0]
+    if candidates and first.config.task.kind not in MATCHING:
+        kind = first.config.task.kind
+        raise CallerError(f"This model, tuned for {kind}, puts nothing into order.", where="--candidate")
+    if not all(text.strip() for text in texts):
+        raise CallerError("A text is empty.", where="texts", next_step="Give something to read.")
     _check_others(first, texts, others)
     read = {"text": list(texts)} | ({"other": list(others)} if others else {})
     match first.config.task.kind:
@@ -43,7 +50,7 @@ def answers(run: Path, texts: Sequence[str], candidates: Sequence[str], others: 
         case "rating":
             found = _mean(members, pl.DataFrame({**read, "rating": [0.0] * len(texts)}))
             return [Answer(text, "", float(score)) for text, score in zip(texts, found, strict=True)]
-        case "interest" | "ranking" | "pairs":
+        case kind if kind in MATCHING:
             return _ordered(members, texts, candidates)
         case kind:
             raise CallerError(f"A model tuned for {kind} answers no questions.", where=str(run))

@@ -6,6 +6,7 @@ its item and the reason; the item goes on without it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import polars as pl
 from pydantic import Field
 
 from endcap.core.artifacts import replace_atomically
+from endcap.core.errors import CallerError
 from endcap.core.protocols import Encoder
 from endcap.core.section import Section
 from endcap.core.types import Float32Array, Int64Array
@@ -32,6 +34,7 @@ REFUSED = "refused_media.csv"
 class ContentConfig(Section):
     modalities: tuple[Literal["text", "image", "audio"], ...] = Field(
         ("text", "image", "audio"),
+        min_length=1,
         description="What of an item is read, where the catalogue has it and the extra is installed.",
     )
     folder: str = Field(
@@ -53,8 +56,10 @@ class Lost(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Files:
-    """paths [p] and whose they are: items int64 [p], positions. lost: what is not among them, and why."""
+    """names, as in the catalogue, paths, and whose they are: items int64, positions; all [p]. lost: what is not among
+    them, and why."""
 
+    names: list[str]
     paths: list[Path]
     items: Int64Array
     lost: list[Lost]
@@ -80,19 +85,21 @@ class Perceived:
 
 
 def files_of(table: ItemTable, column: str, folder: Path, per_item: int) -> Files:
-    """The first `per_item` files of each item that are below the folder."""
+    """The first `per_item` files of each item that are below the folder. CallerError where there is no such folder."""
+    if not folder.is_dir():
+        raise CallerError(f"There is no folder {folder}.", where="[content] folder", next_step="Mend endcap.toml.")
     root = folder.resolve()
-    found = Files([], np.empty(0, np.int64), [])
-    items: list[int] = []
+    names_read, paths, items, lost = list[str](), list[Path](), list[int](), list[Lost]()
     for item, (item_id, names) in enumerate(table.frame.select("item_id", column).iter_rows()):
         for name in (names or [])[:per_item]:
             path, why = _below(root, name)
             if path is None:
-                found.lost.append(Lost(item_id, column, name, why))
+                lost.append(Lost(item_id, column, name, why))
             else:
-                found.paths.append(path)
+                names_read.append(name)
+                paths.append(path)
                 items.append(item)
-    return Files(found.paths, np.array(items, np.int64), found.lost)
+    return Files(names_read, paths, np.array(items, np.int64), lost)
 
 
 def perceive(
@@ -104,7 +111,8 @@ def perceive(
     lost = []
     for place in np.flatnonzero(~vectors.any(axis=1)):
         path, item_id = str(files.paths[place]), table.ids.ids[files.items[place]]
-        lost.append(Lost(item_id, column, path, reasons.get(path, "It is the same as another that cannot be read.")))
+        why = reasons.get(path, "It is the same as another that cannot be read.")
+        lost.append(Lost(item_id, column, files.names[place], why))
     rows = np.flatnonzero(vectors.any(axis=1))
     return Perceived(vectors[rows], files.items[rows], [files.paths[row] for row in rows]), lost
 
@@ -116,10 +124,10 @@ def list_lost(workspace: Path, lost: Sequence[Lost], noted: Callable[[str], None
         place.unlink(missing_ok=True)
         return
     replace_atomically(place, pl.DataFrame(lost, schema=Lost._fields, orient="row").write_csv().encode())
-    first = lost[0]
+    why = "; ".join(f"{count:,}: {reason}" for reason, count in Counter(one.reason for one in lost).most_common(3))
     noted(
         f"{len(lost):,} files of the catalogue's pictures and sound are not read; each is in {place}, with the reason. "
-        f"The first: {first.file}: {first.reason}"
+        f"The most frequent: {why}"
     )
 
 

@@ -247,6 +247,8 @@ class Shop:
     def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.
         Further arguments are the fields of `Query`."""
+        if not text.strip():
+            raise CallerError("Nothing is searched for.", where="q", next_step="Say what to look for.")
         if len(text) > MAX_QUERY:
             raise CallerError(
                 f"The query has {len(text):,} characters.", where="q", next_step=f"Send at most {MAX_QUERY:,}."

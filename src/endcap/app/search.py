@@ -23,7 +23,7 @@ from endcap.app.content import Content
 from endcap.app.fusion import Fusion
 from endcap.app.sights import read_sights, write_sights
 from endcap.app.sources import Fitted
-from endcap.core.errors import CallerError, EndcapError, ServiceError
+from endcap.core.errors import CallerError, DataError, EndcapError, ServiceError
 from endcap.core.protocols import Encoder, Filter
 from endcap.core.types import Float32Array
 from endcap.encoders.onnx import OnnxTextEncoder
@@ -70,7 +70,11 @@ class Ear:
                 self._speech = self._opened()
             if isinstance(self._speech, ServiceError):
                 raise self._speech
-            return self._speech.transcribe(clip)
+            try:
+                return self._speech.transcribe(clip)
+            except DataError as error:
+                step = f"Send a clip of up to {LONGEST:g} seconds in which somebody speaks."
+                raise DataError(error.what, where="clip", next_step=step) from error
 
     def _opened(self) -> Speech | ServiceError:
         try:

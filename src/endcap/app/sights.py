@@ -78,7 +78,7 @@ def read_sights(release: Path, folder: Path, table: ItemTable) -> Sights | None:
         return None
     aligned = release / "content" / ALIGNMENT
     pictures, described = ExactIndex.load(folder / PICTURES), None
-    wordless = np.array([not text for text in table.texts()], np.bool_)
+    wordless = (table.frame["title"].str.strip_chars() == "").to_numpy()
     if (folder / DESCRIBED).is_dir():
         alignment = Alignment.load(aligned)
         eye: Encoder[Media] = AlignedEncoder(Eye(folder / EYE, len(alignment.weights)), alignment)

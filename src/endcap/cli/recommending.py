@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from endcap.cli.terminal import HERE, JsonOption, ShopOption, print_json, print_table, stdout
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, DataError
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -74,9 +76,12 @@ def search(
     rest = {"exclude": _listed(exclude), "categories": _listed(category), "locale": locale}
     with Shop.open(shop, read_only=True) as opened:
         if picture is not None:
-            slate, asked = opened.search_picture(_content(picture), user, n, **rest), f"What looks like {picture.name}"
+            with _named(picture):
+                slate = opened.search_picture(_content(picture), user, n, **rest)
+            asked = f"What looks like {picture.name}"
         elif voice is not None:
-            slate, heard = opened.search_spoken(_content(voice), user, n, **rest)
+            with _named(voice):
+                slate, heard = opened.search_spoken(_content(voice), user, n, **rest)
             asked = f"{heard.text!r}, heard,"
         else:
             slate, asked = opened.search(text, user, n, **rest), repr(text)
@@ -84,6 +89,15 @@ def search(
             print_json(_with_titles(opened, slate))
         else:
             print_slate(opened, slate, f"{asked} for {user or 'a stranger'}")
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """What cannot be read is called by its name."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(error.what, where=str(file), next_step="Name another file.") from error
 
 
 def _content(file: Path) -> bytes:

@@ -35,6 +35,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "found_words": "Has the words you searched for",
         "found_meaning": "Close to what you searched for",
         "found_picture": "Looks like your picture",
+        "found_depicted": "Its picture fits what you searched for",
     },
     "zh": {
         "rhythm": "您大约每 {days:.0f} 天购买一次",
@@ -59,6 +60,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "found_words": "包含您搜索的词语",
         "found_meaning": "与您搜索的内容相近",
         "found_picture": "与您的图片相似",
+        "found_depicted": "图片与您搜索的内容相符",
     },
 }
 

@@ -27,14 +27,19 @@ from endcap.recommend.filters import every
 LOG = logging.getLogger(__name__)
 RRF = 60  # the paper's constant: how fast a place's worth falls
 PERSONAL = 0.3  # the most that a shopper's taste adds to an item's worth: it carries the twentieth to the top
+PERSONAL_SEEN = 0.03  # the same for a picture, which says what is wanted: the third
+LOOKS = 2.0  # what a place among the pictures is worth against one among the words, for a picture
+SAME = 0.995  # cosine from which a picture is the very one that was sent
+DEPICTED = 1.5  # what a place by its picture is worth to an item that words cannot find: less than by both words' lists
 LEAST = 100  # items that each way of finding proposes, or three times as many as are asked for
 Personal = Callable[[Context, Int32Array], Float32Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """items: int32 [n], best first. scores: float32 [n]. ways: which of "meaning", "words", "picture", "shopper" each
-    was found or favoured by: list [n]. degraded: ways that failed."""
+    """items: int32 [n], best first. scores: float32 [n]. ways: list [n], how each was found or favoured: "meaning",
+    "words", "picture" (like the one that was sent), "depicted" (by its own picture, for words), "shopper". degraded:
+    ways that failed."""
 
     items: Int32Array
     scores: Float32Array
@@ -85,11 +90,11 @@ class Searcher:
                 self._say_once("meaning", error)
                 degraded.append("meaning")
             else:
-                lists["meaning"] = self._near(query, context, self.vectors, vector)
                 if self.sights is not None and self.sights.described is not None and self.sights.wordless.any():
                     wordless = self.sights.wordless
-                    lists["picture"] = self._near(query, context, self.sights.pictures, vector, wordless)
-        return self._joined(query, context, lists, degraded)
+                    lists["depicted"] = self._near(query, context, self.sights.pictures, vector, wordless)
+                lists["meaning"] = self._near(query, context, self.vectors, vector)
+        return self._joined(query, context, lists, degraded, worth={"depicted": DEPICTED})
 
     def picture(self, query: Query, context: Context, picture: bytes) -> Found:
         """Items that look like a picture, or whose words fit it. DataError for bytes that are no picture, CallerError
@@ -102,13 +107,19 @@ class Searcher:
             )
         if not picture:
             raise DataError("There is no picture.", where="picture", next_step="Send the bytes of one.")
-        vector = self.sights.eye.encode([picture])[0]
+        try:
+            vector = self.sights.eye.encode([picture])[0]
+        except DataError as error:
+            raise DataError(error.what, where="picture", next_step="Send another.") from error
         lists = {"picture": self._near(query, context, self.sights.pictures, vector)}
         if self.sights.described is not None:
             lists["meaning"] = self._near(query, context, self.sights.described, np.append(vector, np.float32(1)))
+        worth = {"picture": LOOKS, "meaning": 1.0}
         # what only one of the two can know is not put back for it
         alone = {"meaning": self.sights.unseen, "picture": self.sights.wordless} if len(lists) == 2 else {}
-        return self._joined(query, context, lists, [], alone)
+        found, scores = self.sights.pictures.search(vector, query.n)
+        same = found[scores >= SAME]
+        return self._joined(query, context, lists, [], worth=worth, alone=alone, personal=PERSONAL_SEEN, first=same)
 
     def _said(self, query: Query, context: Context, text: str) -> Int32Array:
         items, _ = self.words.best(words_of(text), self.words.texts)
@@ -141,17 +152,26 @@ class Searcher:
         context: Context,
         lists: dict[str, Int32Array],
         degraded: list[str],
+        *,
+        worth: Mapping[str, float] | None = None,
         alone: Mapping[str, NDArray[np.bool_]] | None = None,
+        personal: float = PERSONAL,
+        first: Int32Array | None = None,
     ) -> Found:
-        """By the sum over lists of 1 / (RRF + place), lifted by taste; equal ones in the order of the items. alone: of
-        a list, the items that only it can hold, bool [items]: their places there count twice."""
+        """By the sum over lists of worth / (RRF + place), lifted by taste; equal ones in the order of the items. worth:
+        of a list, 1 where it is not said. alone: of a list, the items that only it can hold, bool [items]: their places
+        there count for all lists. personal: the most that taste adds. first: what goes before all others, if found."""
+        worth, alone = worth or {}, alone or {}
+        whole = sum(worth.get(way, 1.0) for way in lists)
         items = np.unique(np.concatenate([np.empty(0, np.int32), *lists.values()])).astype(np.int32)
         scores = np.zeros(len(items), np.float64)
         ways: list[tuple[str, ...]] = [()] * len(items)
         for way, ranked in lists.items():
             places = np.searchsorted(items, ranked)
-            worth = 1 / (RRF + 1 + np.arange(len(ranked)))
-            scores[places] += worth * (1 + alone[way][ranked]) if alone and way in alone else worth
+            each = np.full(len(ranked), worth.get(way, 1.0))
+            if way in alone:
+                each[alone[way][ranked]] = whole
+            scores[places] += each / (RRF + 1 + np.arange(len(ranked)))
             for place in places:
                 ways[place] = (*ways[place], way)
         try:
@@ -160,9 +180,11 @@ class Searcher:
             self._say_once("shopper", error)
             favour, degraded = np.zeros(len(items), np.float32), [*degraded, "shopper"]
         if favour.any():
-            scores *= 1 + PERSONAL * np.maximum(favour, 0) / favour.max()
+            scores *= 1 + personal * np.maximum(favour, 0) / favour.max()
         for place in np.flatnonzero(favour > 0):
             ways[place] = (*ways[place], "shopper")
+        if first is not None:
+            scores[np.isin(items, first)] += 1.0
         order = np.lexsort((items, -scores))[: query.n]
         return Found(items[order], scores[order].astype(np.float32), [ways[at] for at in order], tuple(degraded))
 

@@ -1,0 +1,21 @@
+"""Where the settings of a workspace look for what they name."""
+
+from pathlib import Path
+
+import pytest
+
+from endcap.app.config import Config
+from endcap.core.errors import CallerError
+
+
+def test_models_are_seen_from_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever one stands: a folder that is there only from where one stands is an error that names the way."""
+    config = Config.model_validate({"text": {"model": "runs/encoder"}})
+    (tmp_path / "shop" / "runs" / "encoder").mkdir(parents=True)
+    assert config.seen_from(tmp_path / "shop").text.model == str(tmp_path / "shop" / "runs" / "encoder")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "shop")
+    with pytest.raises(CallerError, match=r'\[text\] model.*Write "\.\./shop/runs/encoder"'):
+        config.seen_from(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path)
+    assert config.seen_from(tmp_path / "empty").text.model == "runs/encoder"  # a name on the hub, perhaps
