@@ -30,7 +30,6 @@ PERSONAL = 0.3  # the most that a shopper's taste adds to an item's worth: it ca
 PERSONAL_SEEN = 0.03  # the same for a picture, which says what is wanted: the third
 LOOKS = 2.0  # what a place among the pictures is worth against one among the words, for a picture
 SAME = 0.995  # cosine from which a picture is the very one that was sent
-DEPICTED = 1.5  # what a place by its picture is worth to an item that words cannot find: less than by both words' lists
 LEAST = 100  # items that each way of finding proposes, or three times as many as are asked for
 Personal = Callable[[Context, Int32Array], Float32Array]
 
@@ -94,7 +93,7 @@ class Searcher:
                     wordless = self.sights.wordless
                     lists["depicted"] = self._near(query, context, self.sights.pictures, vector, wordless)
                 lists["meaning"] = self._near(query, context, self.vectors, vector)
-        return self._joined(query, context, lists, degraded, worth={"depicted": DEPICTED})
+        return self._joined(query, context, lists, degraded)
 
     def picture(self, query: Query, context: Context, picture: bytes) -> Found:
         """Items that look like a picture, or whose words fit it. DataError for bytes that are no picture, CallerError
