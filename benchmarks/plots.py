@@ -153,6 +153,7 @@ def learning(panels: list[Axes], found: Figures) -> None:
         axes.plot(range(1, len(values) + 1), values, "o-", color=colour, label=said)
         kept = round(found[f"{name}_kept_at"])
         axes.plot([kept], [values[kept - 1]], "o", markersize=12, fillstyle="none", color=colour)
+        axes.set_xticks(range(1, len(values) + 1))
         axes.set_xlabel("evaluation")
         axes.legend(frameon=False, fontsize=8)
     panels[0].set_ylabel("MRR@10 of the next title, validation")

@@ -17,6 +17,7 @@ EACH = {"costs": tables.costs, "sources": tables.sources, "time": tables.time}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {
         "speed": tables.speed,
+        "models": tables_models.models,
         "demo": tables.demo,
         "amazon": tables.amazon,
         "sooner": tables.sooner,
@@ -31,6 +32,9 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "transfer": partial(tables.transfer, "beauty"),
         "encoders": tables_models.encoders,
         "multimodal": tables_models.multimodal,
+        "texts": tables_models.texts,
+        "interest": tables_models.interest,
+        "content": tables_models.content,
         "demo": tables.demo,
     },
 }

@@ -384,6 +384,14 @@ class TestChain:
         assert f"- {run.facts['notes'][0]}" in (tmp_path / "card.md").read_text()
 
 
+def test_a_class_that_no_test_row_has_is_said(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    rare = pl.DataFrame({"text": ["tan tent"], "label": ["rare"], "part": ["train"]})
+    parts = pl.Series(["train", "train", "valid", "test"])
+    rows = colours.select("text", "label").head(40).with_columns(part=pl.concat([parts] * 10))
+    finetune(pl.concat([rows, rare]), tuning(train=QUICK), tmp_path / "run")
+    assert "- No test row has rare: no figure tells of them." in (tmp_path / "run" / "card.md").read_text()
+
+
 def test_nothing_held_out_is_said(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
     run = finetune(colours.with_columns(part=pl.lit("train")), tuning(train=QUICK), tmp_path)
     assert run.metrics == {}

@@ -173,12 +173,21 @@ def _limits(run: Run, examples: Examples) -> list[str]:
         lines += [
             f"- Weakest segment: {part.removeprefix('segment: ')}, {metric} {value:.4f}." for part, value in worst
         ]
+    lines += _unmeasured(run, examples)
     if 0 < examples.test.height < 500:
         rows = examples.test.height
         lines.append(f"- The test part has {rows} rows, so that a share among them may be off by {rows**-0.5:.2f}.")
     if any(outcome.report.stopped == "time" for outcome in run.outcomes):
         lines.append("- Training was ended by its time budget.")
     return lines
+
+
+def _unmeasured(run: Run, examples: Examples) -> list[str]:
+    """The classes that no test row has, so that no figure tells of them."""
+    if run.config.task.kind != "classification" or run.config.task.several or not examples.test.height:
+        return []
+    missing = sorted(set(examples.train["label"]) - set(examples.test["label"]))
+    return [f"- No test row has {', '.join(missing[:10])}: no figure tells of them."] if missing else []
 
 
 def _weakest(found: dict[str, dict[str, float]], metric: str, test: dict[str, float]) -> Sequence[tuple[str, float]]:
