@@ -21,11 +21,11 @@ import numpy as np
 from endcap.app.config import Config
 from endcap.app.content import Content
 from endcap.app.fusion import Fusion
+from endcap.app.lazy import LazyEncoder
 from endcap.app.sights import read_sights, write_sights
 from endcap.app.sources import Fitted
 from endcap.core.errors import CallerError, DataError, EndcapError, ServiceError
-from endcap.core.protocols import Encoder, Filter
-from endcap.core.types import Float32Array
+from endcap.core.protocols import Filter
 from endcap.encoders.onnx import OnnxTextEncoder
 from endcap.encoders.onnx_files import exported_once
 from endcap.encoders.speech import Speech, SpeechConfig, Transcript
@@ -38,21 +38,6 @@ from endcap.recommend.search import Personal, Searcher, by_sources
 FOLDER, WORDS, VECTORS, ENCODER = "search", "words", "vectors", "encoder"
 LONGEST = 60.0  # seconds of a clip that is searched for
 FEWEST_TEXTS = 50  # with fewer, nobody can say whether an export is near enough
-
-
-class QueryEncoder:
-    """Reads queries by a release's ONNX encoder, which is loaded when the first query comes."""
-
-    def __init__(self, folder: Path, dim: int) -> None:
-        self.name, self.dim = f"onnx:{folder.parent.parent.name}", dim
-        self._folder, self._lock = folder, Lock()
-        self._encoder: Encoder[str] | None = None
-
-    def encode(self, contents: Sequence[str]) -> Float32Array:
-        with self._lock:
-            if self._encoder is None:
-                self._encoder = OnnxTextEncoder(self._folder).queries()
-            return self._encoder.encode(contents)
 
 
 class Ear:
@@ -115,7 +100,7 @@ def read_search(release: Path, fitted: Fitted, fusion: Fusion, filters: Sequence
     place, encoder, vectors = release / FOLDER, None, None
     if (place / ENCODER).is_dir():
         vectors = ExactIndex.load(place / VECTORS)
-        encoder = QueryEncoder(place / ENCODER, vectors.dim)
+        encoder = LazyEncoder(place / ENCODER, vectors.dim, lambda folder: OnnxTextEncoder(folder).queries())
     if place.is_dir():
         words = LexicalIndex.load(place / WORDS)
     else:  # of a release that was written before there was search

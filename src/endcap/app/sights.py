@@ -12,15 +12,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 
 from endcap.app.config import Config
 from endcap.app.content import ALIGNMENT, Content
+from endcap.app.lazy import LazyEncoder
 from endcap.core.errors import EndcapError
 from endcap.core.protocols import Encoder
-from endcap.core.types import Float32Array
 from endcap.encoders.align import AlignedEncoder, Alignment
 from endcap.encoders.media import Media
 from endcap.encoders.onnx_files import exported_once
@@ -30,21 +29,6 @@ from endcap.index.exact import ExactIndex
 from endcap.recommend.search import Sights
 
 PICTURES, DESCRIBED, EYE, SEEN = "pictures", "described", "eye", "seen.npy"
-
-
-class Eye:
-    """A release's image encoder, loaded when the first picture comes."""
-
-    def __init__(self, folder: Path, dim: int) -> None:
-        self.name, self.dim = f"onnx:{folder.parent.parent.name}", dim
-        self._folder, self._lock = folder, Lock()
-        self._encoder: Encoder[Media] | None = None
-
-    def encode(self, contents: Sequence[Media]) -> Float32Array:
-        with self._lock:
-            if self._encoder is None:
-                self._encoder = OnnxImageEncoder(self._folder)
-            return self._encoder.encode(contents)
 
 
 def write_sights(folder: Path, content: Content, config: Config) -> str:
@@ -81,11 +65,15 @@ def read_sights(release: Path, folder: Path, table: ItemTable) -> Sights | None:
     wordless = (table.frame["title"].str.strip_chars() == "").to_numpy()
     if (folder / DESCRIBED).is_dir():
         alignment = Alignment.load(aligned)
-        eye: Encoder[Media] = AlignedEncoder(Eye(folder / EYE, len(alignment.weights)), alignment)
+        eye: Encoder[Media] = AlignedEncoder(_eye(folder, len(alignment.weights)), alignment)
         described = ExactIndex.load(folder / DESCRIBED)
     else:
-        eye = Eye(folder / EYE, pictures.dim)
+        eye = _eye(folder, pictures.dim)
     return Sights(eye, pictures, described, wordless, ~np.load(folder / PICTURES / SEEN, allow_pickle=False))
+
+
+def _eye(folder: Path, dim: int) -> LazyEncoder[Media]:
+    return LazyEncoder(folder / EYE, dim, OnnxImageEncoder)
 
 
 def _exported(photos: Sequence[Path], config: Config) -> Path:
