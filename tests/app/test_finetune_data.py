@@ -11,8 +11,10 @@ import pytest
 
 from endcap.app.finetune import finetune
 from endcap.app.finetune_data import examples_of, next_items, with_negatives
+from endcap.app.media import ContentConfig
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError, DataError
+from endcap.features.items import ItemTable
 from endcap.models.finetune.config import FinetuneConfig
 
 Tuning = Callable[..., FinetuneConfig]
@@ -95,6 +97,15 @@ class TestFromALog:
         )
         texts = examples_of(shop, tuning(task={"kind": "masked"}))
         assert texts.height == 24
+
+    def test_what_gives_vectors_is_tuned_on_the_fields_that_are_read(self, shop: Shop, tuning: Tuning) -> None:
+        table = ItemTable.build(shop.store.items())
+        shop.config = shop.config.model_copy(update={"content": ContentConfig(reads=("categories",))})
+        read = examples_of(shop, tuning(task={"kind": "pairs"}))["candidate"]
+        assert set(read) <= set(table.texts(("categories",)))
+        crossed = tuning(task={"kind": "ranking", "architecture": "cross"})
+        assert set(examples_of(shop, crossed)["candidate"]) <= set(table.texts())
+        assert not set(table.texts()) & set(read)
 
     def test_labels_that_a_log_does_not_hold(self, shop: Shop, tuning: Tuning) -> None:
         with pytest.raises(CallerError, match="no labels for rating"):

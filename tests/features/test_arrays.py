@@ -64,6 +64,21 @@ def test_item_codes_number_whole_paths_and_missing_ones_are_unknown():
     assert table.texts()[1] == "Tea. A, B, C"
 
 
+def test_texts_hold_the_fields_that_are_asked_for_and_pass_over_empty_ones():
+    frame = pl.DataFrame(
+        {
+            "item_id": ["x", "y"],
+            "title": ["Tea", ""],
+            "brand": [None, "Leaf"],
+            "categories": [["A", "B"], []],
+            "description": ["Green.", "Black, loose"],
+        }
+    )
+    table = ItemTable.build(conform(frame, ITEMS))
+    assert table.texts() == ["Tea. A, B", ""]
+    assert table.texts(("brand", "title", "description")) == ["Tea. Green", "Leaf. Black, loose"]
+
+
 def test_item_stats_by_hand():
     frame = log(
         [("u", 0, "a", "1"), ("u", 10, "a", "2"), ("u", 30, "a", "3"), ("v", 30, "a", "4"), ("v", 30, "b", "4")]

@@ -131,7 +131,7 @@ def read_catalogue(table: ItemTable, config: Config, workspace: Path, progress: 
         if vectors is not None:
             found[name] = vectors
     list_lost(workspace, lost, notes.append)
-    if not found and "text" in config.content.modalities and not any(table.texts()):
+    if not found and "text" in config.content.modalities and not any(table.texts(config.content.reads)):
         notes.append("The catalogue has no text, so there are no content vectors.")
     return Known(found, photos)
 
@@ -153,7 +153,7 @@ def _read_texts(
     from endcap.encoders.cache import CachedEncoder
     from endcap.encoders.text import TextEncoder
 
-    texts = table.texts()
+    texts = table.texts(config.content.reads)
     if not any(texts):
         return None
     stage = "encode the catalogue's texts"

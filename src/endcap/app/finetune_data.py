@@ -43,7 +43,9 @@ def examples_of(shop: Shop, config: FinetuneConfig) -> pl.DataFrame:
     learnable(log, shop.folder)
     ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
     table = ItemTable.build(shop.store.items(), ids)
-    texts = table.texts()
+    # A judge reads what names an item, and so does its cross-encoder here.
+    crossed = config.task.kind in ("interest", "ranking") and config.task.architecture == "cross"
+    texts = table.texts() if crossed else table.texts(shop.config.content.reads)
     if not any(texts):
         raise DataError(
             "The catalogue has no text to tune on.", where=str(shop.folder), next_step="Give the items names."

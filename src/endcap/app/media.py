@@ -23,7 +23,7 @@ from endcap.core.section import Section
 from endcap.core.types import Float32Array, Int64Array
 from endcap.encoders.align import unit
 from endcap.encoders.cache import CachedEncoder
-from endcap.features.items import ItemTable
+from endcap.features.items import NAMED, ItemTable, Worded
 
 if TYPE_CHECKING:
     from endcap.encoders.media import Media, Refused
@@ -36,6 +36,13 @@ class ContentConfig(Section):
         ("text", "image", "audio"),
         min_length=1,
         description="What of an item is read, where the catalogue has it and the extra is installed.",
+    )
+    reads: tuple[Worded, ...] = Field(
+        NAMED,
+        min_length=1,
+        description="Fields of an item that the text encoder reads, in this order: title, brand, categories, "
+        "description. Beside long descriptions raise `[text] max_length`, which costs time. Word search and a "
+        "cross-encoder read title and categories.",
     )
     folder: str = Field(
         "",

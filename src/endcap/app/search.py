@@ -85,7 +85,7 @@ def _write_meanings(folder: Path, table: ItemTable, content: Content, config: Co
         return ""
     (folder / VECTORS).mkdir()
     ExactIndex(np.ascontiguousarray(vectors, np.float32)).save(folder / VECTORS)
-    texts = [text for text in dict.fromkeys(table.texts()) if text]
+    texts = [text for text in dict.fromkeys(table.texts(config.content.reads)) if text]
     if len(texts) < FEWEST_TEXTS:
         return f"Search goes by words alone: fewer than {FEWEST_TEXTS} texts are too few to check an encoder by."
     try:

@@ -5,8 +5,10 @@ Legend: i items. Codes number the distinct values of a column; UNKNOWN (-1) stan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -14,6 +16,9 @@ import polars as pl
 from endcap.core.tables import ITEMS, conform
 from endcap.core.types import Availability, Float32Array, Int32Array, Int64Array
 from endcap.features.ids import UNKNOWN, Vocabulary
+
+Worded = Literal["title", "brand", "categories", "description"]
+NAMED: tuple[Worded, ...] = ("title", "categories")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,9 +78,11 @@ class ItemTable:
             .to_list()
         )
 
-    def texts(self) -> list[str]:
-        """Title and path of categories: what the text encoder reads."""
-        text = pl.concat_str("title", pl.col("categories").list.join(", "), separator=". ").str.strip_chars(". ")
+    def texts(self, fields: Sequence[Worded] = NAMED) -> list[str]:
+        """Those fields of each item in words, one after the other; what is empty is passed over."""
+        said = {name: pl.col(name) for name in get_args(Worded)} | {"categories": pl.col("categories").list.join(", ")}
+        parts = [pl.when(said[name].str.len_bytes() > 0).then(said[name]) for name in fields]
+        text = pl.concat_str(parts, separator=". ", ignore_nulls=True).fill_null("").str.strip_chars(". ")
         return self.frame.select(text).to_series().to_list()
 
     def save(self, path: Path) -> None:
