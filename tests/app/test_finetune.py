@@ -392,6 +392,17 @@ def test_a_class_that_no_test_row_has_is_said(tuning: Tuning, colours: pl.DataFr
     assert "- No test row has rare: no figure tells of them." in (tmp_path / "run" / "card.md").read_text()
 
 
+def test_texts_that_are_in_training_and_in_the_test_are_told(
+    tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+) -> None:
+    parts = pl.Series(["train", "train", "train", "valid", "test"])
+    rows = colours.select("text", "label").sample(40, seed=0).with_columns(part=pl.concat([parts] * 8))
+    rows = rows.with_columns(pl.col("text") + pl.int_range(pl.len()).cast(pl.String))
+    again = rows.filter(pl.col("part") == "train").head(3).with_columns(part=pl.lit("test"))
+    finetune(pl.concat([rows, again]), tuning(train=QUICK), tmp_path / "run")
+    assert "- 3 of 11 test rows have a text that was trained on too" in (tmp_path / "run" / "card.md").read_text()
+
+
 def test_nothing_held_out_is_said(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
     run = finetune(colours.with_columns(part=pl.lit("train")), tuning(train=QUICK), tmp_path)
     assert run.metrics == {}

@@ -122,7 +122,7 @@ def test_the_second_of_two_texts_is_asked_with(monkeypatch, capsys, endcap, endc
 
 def test_a_search_tells_of_trials_that_failed(endcap, endcap_json, colours, quick, tmp_path):
     colours.select(anchor="text", candidate="text").write_parquet(tmp_path / "pairs.parquet")
-    settings = [*quick[2:], f"--set=base.name={quick[1]}", "--set=task.kind=pairs", "--set=train.epochs=1"]
+    settings = [*quick, "--task", "pairs", "--epochs", 1]
     space = ["--space", "method.kind=frozen|lora", "--space", "method.rank=2|4", "--trials", 4]
     command = ["finetune-search", tmp_path / "pairs.parquet", "--run", tmp_path / "search", *space, *settings]
     found = endcap_json(*command)

@@ -173,7 +173,7 @@ def _limits(run: Run, examples: Examples) -> list[str]:
         lines += [
             f"- Weakest segment: {part.removeprefix('segment: ')}, {metric} {value:.4f}." for part, value in worst
         ]
-    lines += _unmeasured(run, examples)
+    lines += _unmeasured(run, examples) + _repeated(examples)
     if 0 < examples.test.height < 500:
         rows = examples.test.height
         lines.append(f"- The test part has {rows} rows, so that a share among them may be off by {rows**-0.5:.2f}.")
@@ -188,6 +188,16 @@ def _unmeasured(run: Run, examples: Examples) -> list[str]:
         return []
     missing = sorted(set(examples.train["label"]) - set(examples.test["label"]))
     return [f"- No test row has {', '.join(missing[:10])}: no figure tells of them."] if missing else []
+
+
+def _repeated(examples: Examples) -> list[str]:
+    """The test rows whose very text was trained on, which say little of texts to come."""
+    read = [name for name in ("text", "other") if name in examples.test.columns]
+    if not read or not examples.test.height:
+        return []
+    count = examples.test.join(examples.train.select(read), on=read, how="semi").height
+    told = f"{count:,} of {examples.test.height:,} test rows have a text that was trained on too, word for word"
+    return [f"- {told}: the figures flatter the model by them."] if count else []
 
 
 def _weakest(found: dict[str, dict[str, float]], metric: str, test: dict[str, float]) -> Sequence[tuple[str, float]]:

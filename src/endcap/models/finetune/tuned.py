@@ -30,6 +30,7 @@ from endcap.core.types import Float32Array
 from endcap.encoders.families import Family, Pooling, Said, family_of, write_family
 from endcap.encoders.fingerprint import fingerprint
 from endcap.encoders.packaged import sha256
+from endcap.encoders.quiet import quietly
 from endcap.encoders.weights import find_weights
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone, prepare
@@ -97,6 +98,7 @@ class Tuned:
                 parts.append(nn.functional.normalize(pooled, dim=1).cpu())
         return torch.cat(parts).numpy()
 
+    @quietly()
     def save(self, folder: Path) -> None:
         """Into a new or empty folder."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +118,7 @@ class Tuned:
         about = msgspec.structs.replace(about, with_other=self.with_other)
         replace_atomically(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
+    @quietly()
     def export_encoder(self, folder: Path) -> bool:
         """The body with what was learned folded in, as an ordinary Hugging Face folder that the text encoder reads;
         False, and nothing is written, where the method cannot be folded in. The model is of no use afterwards."""
