@@ -32,6 +32,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "transfer": partial(tables.transfer, "beauty"),
         "encoders": tables_models.encoders,
         "multimodal": tables_models.multimodal,
+        "methods": tables_models.methods,
         "texts": tables_models.texts,
         "interest": tables_models.interest,
         "content": tables_models.content,

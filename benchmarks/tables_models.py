@@ -10,6 +10,15 @@ WAYS = {
     "int8": "ONNX, int8",
     "bfloat16": "torch, bfloat16",
 }
+METHODS = {
+    "full": "full",
+    "lora": "LoRA, rank 16",
+    "adalora": "AdaLoRA",
+    "adapter": "bottleneck adapters",
+    "ia3": "IA3",
+    "prefix": "prefix",
+    "frozen": "frozen, a head alone",
+}
 INTEREST = {
     "frozen": "MiniLM as it comes",
     "full": "tuned on pairs of titles, full",
@@ -72,6 +81,22 @@ def models() -> str:
     )
 
 
+def methods() -> str:
+    """Every method of tuning on the same task."""
+    found = figures("finetune-intents")
+    rows = [
+        (
+            said,
+            _spread(found, f"f1_{method}"),
+            f"{found[f'share_{method}']:.2f} %",
+            f"{found[f'seconds_{method}']:.0f}",
+            f"{found[f'memory_mb_{method}'] / 1000:.1f}",
+        )
+        for method, said in METHODS.items()
+    ]
+    return table(("Method", "Macro-F1", "Parameters that learn", "Seconds", "Memory, GB"), rows)
+
+
 def texts() -> str:
     """Reviews and news."""
     reviews, finance = figures("finetune-reviews"), figures("finetune-finance")
@@ -113,6 +138,32 @@ def content() -> str:
             for said, name in rows
         ],
     )
+
+
+def judge() -> str:
+    """The ranker with and without a cross-encoder, by how much is known of a shopper."""
+    found = figures("judge-beauty")
+    rows = []
+    for bucket, said in KNOWN.items():
+        end = f"_{bucket}" if bucket else ""
+        inside = f"{found[f'gain@10{end}']:+.4f} [{found[f'gain@10{end}_lo']:+.4f}, {found[f'gain@10{end}_hi']:+.4f}]"
+        rows.append(
+            (
+                f"{said} ({found[f'queries{end}']:,.0f})",
+                f"{found[f'ndcg@10{end}']:.4f}",
+                f"{found[f'ndcg@10{end}_with']:.4f}",
+                inside,
+                f"{found[f'ndcg@10{end}_alone']:.4f}",
+            )
+        )
+    head = (
+        "Acts that are known (shoppers)",
+        "Ranker",
+        "With the cross-encoder",
+        "Gain, paired [95 %]",
+        "In its order alone",
+    )
+    return table(head, rows)
 
 
 def _seconds(found: Figures, name: str) -> str:
