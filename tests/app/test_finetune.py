@@ -115,7 +115,7 @@ class TestFolder:
             "warm (24)",
             "2 rows were left out",
             "colours.jsonl",
-            "parted stratified",
+            "; parted stratified by label. ",
         ):
             assert said in card
         assert re.search(r"The test part has \d+ rows, so that a share among them may be off by 0\.\d\d\.", card)

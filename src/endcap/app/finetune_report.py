@@ -14,7 +14,7 @@ from endcap.core.errors import MissingExtraError
 from endcap.core.types import Float32Array
 from endcap.evaluate.predictions import Reliability, reliability
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
-from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.examples import Examples, stratified_by
 from endcap.models.finetune.heads import BiModel
 from endcap.models.finetune.methods import APART
 
@@ -227,5 +227,8 @@ def _method(config: FinetuneConfig) -> str:
 
 
 def _split(config: FinetuneConfig, examples: Examples) -> str:
-    kept = "given by the data" if "part" in examples.train.columns else f"parted {config.split.by}"
-    return kept.replace("parted time", "parted by time").replace("parted random", "parted by lot")
+    if "part" in examples.train.columns:
+        return "given by the data"
+    by = stratified_by(examples.train, config.task) if config.split.by == "stratified" else ""
+    how = f"stratified by {by}" if by else "by time" if config.split.by == "time" else "by lot"
+    return f"parted {how}" + (", groups as a whole" if "group" in examples.train.columns else "")
