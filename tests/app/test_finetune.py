@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from endcap.app import finetune as module
-from endcap.app.finetune import Run, Source, finetune
+from endcap.app.finetune import Run, finetune
 from endcap.app.finetune_measure import measures_of
 from endcap.app.finetune_settings import settings_of
+from endcap.app.finetune_start import Source
 from endcap.app.finetune_use import answers
 from endcap.core.errors import ArtifactError, CallerError, DataError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import part_examples
 from endcap.models.finetune.tasks import Classification
-from endcap.models.finetune.tuned import load_tuned
+from endcap.models.finetune.tuned import files_digest, load_tuned
 
 Tuning = Callable[..., FinetuneConfig]
 QUICK = {"epochs": 1}
@@ -97,6 +98,14 @@ class TestFolder:
         assert facts["labels"] == ["cold", "warm"]
         assert facts["versions"]["torch"] == torch.__version__
 
+    def test_says_what_it_takes_to_repeat_it(self, run: Run, config: FinetuneConfig) -> None:
+        facts, card = read(run.folder / "run.json"), (run.folder / "card.md").read_text()
+        assert (facts["processes"], facts["device"], facts["precision"]) == (1, "cpu", "float32")
+        assert set(facts["digests"]) == {"rows", "base"}
+        assert facts["digests"]["base"] == files_digest(config.base.name)
+        assert f"`endcap finetune {facts['data']} --config finetune.toml --run FOLDER`" in card
+        assert Path(facts["data"]).name == "colours.jsonl"
+
     def test_curves_hold_every_evaluation(self, run: Run) -> None:
         lines = [json.loads(line) for line in (run.folder / "curves.jsonl").read_text().splitlines()]
         evaluated = [line for line in lines if "valid/f1_macro" in line]
@@ -133,6 +142,14 @@ class Stop(Exception):
     pass
 
 
+def tensorboard_steps(folder: Path) -> list[int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [event.step for event in events.Scalars("valid/f1_macro")]
+
+
 def stopped_at(evaluation: int) -> Callable[[dict[str, float]], None]:
     seen: list[dict[str, float]] = []
 
@@ -163,6 +180,28 @@ class TestInterrupted:
         facts = [read(tmp_path / name / "run.json") for name in ("whole", "parts")]
         assert facts[0]["evaluations"] == facts[1]["evaluations"]
         assert [len(found) for found in facts[1]["evaluations"]] == [2, 2]
+
+    def test_has_each_step_once_in_its_curves(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        """Of the second pass, the figures that were written last are those that count."""
+        config = tuning(train={"epochs": 3, "batch_size": 4}, track={"tensorboard": True})
+        whole = finetune(colours, config, tmp_path / "whole")
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path / "parts", at_evaluation=stopped_at(2))
+        finetune(colours, config, tmp_path / "parts")
+        lines = [(tmp_path / name / "curves.jsonl").read_text() for name in ("whole", "parts")]
+        assert lines[0] == lines[1]
+        assert lines[0].count("valid/f1_macro") == len(whole.outcomes[0].metrics) == 3
+        for name in ("whole", "parts"):
+            assert tensorboard_steps(tmp_path / name) == [15, 30, 45]
+
+    def test_before_its_first_checkpoint_leaves_no_curves_to_another(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        config = tuning(train=QUICK, track={"tensorboard": True})
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path / "run", at_evaluation=stopped_at(1))
+        finetune(colours.head(80), config, tmp_path / "run")
+        assert tensorboard_steps(tmp_path / "run") == [3]
 
     def test_and_begun_otherwise_is_told(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
         with pytest.raises(Stop):
@@ -209,6 +248,7 @@ class TestInterrupted:
         assert len(tables) == 1
         assert pl.read_parquet(tmp_path / "examples.parquet").equals(colours.head(90))
         assert read(tmp_path / "run.json")["data"] == "a shop"
+        assert "`endcap finetune examples.parquet --config finetune.toml" in (tmp_path / "card.md").read_text()
         whole = finetune(colours.head(90), config, tmp_path / "whole")
         assert run.metrics == whole.metrics
 
@@ -249,6 +289,26 @@ class TestInterrupted:
         assert told.value.where == str(checkpoint)
         checkpoint.unlink()
         assert finetune(colours, config, tmp_path).outcomes[0].report.resumed_after == 0
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    pairs, config = colours.select(anchor="text", candidate="text"), tuning(task={"kind": "pairs"})
+    config = config.model_copy(update={"method": config.method.model_copy(update={"kind": "frozen"})})
+    (tmp_path / "there").mkdir()
+    for name in ("run", "there"):
+        with pytest.raises(CallerError, match="Nothing is left to learn"):
+            finetune(Source("a shop", lambda: pairs), config, tmp_path / name)
+    assert names(tmp_path) == {"there"}
+
+
+def test_a_best_figure_below_zero_is_told_as_it_is(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    part = pl.Series(["train"] * 60 + ["valid"] * 36)
+    rated = colours.select("text", part=part, rating=pl.when(part == "valid").then(99.0).otherwise(1.0))
+    rated = rated.with_columns(pl.col("rating") + pl.int_range(pl.len()) % 2)
+    told: list[str] = []
+    config = tuning(task={"kind": "rating"}, train={"epochs": 2, "metric": "r2"})
+    finetune(rated, config, tmp_path, tell=lambda *said: told.append(str(said[-1])))
+    assert any("best r2 so far -" in said for said in told)
 
 
 class TestMeasuring:

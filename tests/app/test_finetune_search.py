@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from endcap.app import finetune_search
-from endcap.app.finetune import Source
 from endcap.app.finetune_search import Range, SearchConfig, search
+from endcap.app.finetune_start import Source
 from endcap.cli.searching import space_of
 from endcap.core.errors import CallerError, ServiceError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,9 +77,10 @@ def card(run: Run, examples: Examples, calibrated: bool) -> str:
         "",
         "## To repeat it",
         "",
-        "`endcap finetune DATA --config finetune.toml --run FOLDER`, with the settings in `finetune.toml` and these "
-        f"versions: {', '.join(f'{name} {number}' for name, number in facts['versions'].items())}. "
-        f"It took {facts['seconds']:,.0f} s with `train.threads` = {config.train.threads}.",
+        f"`{_command(facts)}`, with the settings in `finetune.toml` and these versions: "
+        f"{', '.join(f'{name} {number}' for name, number in facts['versions'].items())}. It took "
+        f"{facts['seconds']:,.0f} s with `train.threads` = {config.train.threads}, on {facts['device']}, products in "
+        f"{facts['precision']}. By `digests` in `run.json`, rows and models can be told to be the same.",
         "",
     ]
     return "\n".join(lines)
@@ -216,6 +218,14 @@ def _labels(examples: Examples, config: FinetuneConfig) -> list[str]:
     column = examples.train["label"].explode() if config.task.several else examples.train["label"]
     counts = column.drop_nulls().value_counts(sort=True).rows()
     return ["Classes: " + ", ".join(f"{label} ({count:,})" for label, count in counts) + ".", ""]
+
+
+def _command(facts: dict[str, Any]) -> str:
+    """What repeats the run, typed in its folder."""
+    said = f"finetune {shlex.quote(facts['table'])} --config finetune.toml"
+    if facts["processes"] == 1:
+        return f"endcap {said} --run FOLDER"
+    return f"torchrun --nproc-per-node {facts['processes']} -m endcap {said} -r FOLDER"
 
 
 def _method(config: FinetuneConfig) -> str:

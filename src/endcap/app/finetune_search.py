@@ -20,21 +20,21 @@ import msgspec
 import polars as pl
 from pydantic import Field, model_validator
 
-from endcap.app.finetune import (
+from endcap.app.finetune import Run, Tell, finetune, finished
+from endcap.app.finetune_measure import Measures, measures_of
+from endcap.app.finetune_report import pyplot, save_figure
+from endcap.app.finetune_settings import checked
+from endcap.app.finetune_start import (
     RUN_ID,
+    TABLE,
     Data,
-    Run,
-    Tell,
-    finetune,
-    finished,
-    models_digest,
+    Source,
+    digests_of,
+    model_digests,
     opened,
     rows_digest,
     run_id_of,
 )
-from endcap.app.finetune_measure import Measures, measures_of
-from endcap.app.finetune_report import pyplot, save_figure
-from endcap.app.finetune_settings import checked
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import CallerError, EndcapError, MissingExtraError, ServiceError
 from endcap.core.section import Section
@@ -125,7 +125,7 @@ def search(
     for key in config.space:
         _try_key(settings, key, config.space[key])
     tell("read the examples", 0.0)
-    table, examples, keep = opened(data, base, folder, begun=(folder / SEARCH_ID).exists())
+    examples, keep = opened(data, base, folder, begun=(folder / SEARCH_ID).exists())
     if not examples.valid.height:
         raise CallerError("There is no validation part to choose settings by.", where="split.shares")
     measures = measures_of(examples, base)
@@ -145,6 +145,7 @@ def search(
             next_step="Search among other settings, in another folder.",
         )
     draw_search(folder / "search.svg", study, importances, base.metric)
+    table = folder / TABLE if isinstance(data, Source) else data
     run = _tune_best(table, examples, checked(settings, study.best_params, where="settings"), folder, tell)
     _write(folder, study, base.metric, importances, run)
     return Found(run, dict(study.best_params), [_value(trial) for trial in _ended(study)], importances, failed)
@@ -207,9 +208,10 @@ def _run(study: optuna.Study, value_of: Callable[[optuna.Trial], float]) -> None
             raise
 
 
-def _tune_best(table: Path | pl.DataFrame, examples: Examples, config: FinetuneConfig, folder: Path, tell: Tell) -> Run:
+def _tune_best(table: Data, examples: Examples, config: FinetuneConfig, folder: Path, tell: Tell) -> Run:
     """`best/`, where it is of these settings already; else it is tuned beside, and put there when it is whole."""
-    best, beside, run_id = folder / "best", folder / "next" / "best", run_id_of(examples, config)
+    best, beside = folder / "best", folder / "next" / "best"
+    run_id = run_id_of(config, digests_of(examples, config))
     run = finished(best, config, run_id)
     if run is None:
         begun = beside / "run-id"
@@ -269,7 +271,7 @@ def _identity(
     return {
         "settings": f"{base.model_dump_json()} {config.model_copy(update={'trials': 1}).model_dump_json()}",
         "data": rows_digest(examples),
-        "base models": " ".join(map(models_digest, read)),
+        "base models": " ".join(digest for one in read for digest in model_digests(one).values()),
     }
 
 

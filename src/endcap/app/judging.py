@@ -4,8 +4,8 @@ Shoppers are dealt into two halves. The ranker that puts a shopper's candidates 
 from the other half, as one that has seen the answers would seem to need no help; so have the weights by which the judge
 is heard. The judge stays where NDCG@10 over all shoppers asked is better with it by more than chance.
 
-Nor may the judge have learned from what validation asks, or have been chosen by it: a tuning on the shop's own log leaves
-that out (`finetune_data`); of other tables it is for whoever tunes to see to (docs/finetuning.md).
+Nor may the judge have learned from what validation asks, or have been chosen by it: a tuning on the shop's own log
+leaves that out (`finetune_data`); of other tables it is for whoever tunes to see to (docs/finetuning.md).
 
 Legend: m candidates at the top of one ranking, q rankings, n candidates of all of them end to end.
 """

@@ -13,7 +13,8 @@ from endcap.core.errors import CallerError
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from endcap.app.finetune import Run, Source
+    from endcap.app.finetune import Run
+    from endcap.app.finetune_start import Source
     from endcap.models.finetune.config import FinetuneConfig
 
 DataArgument = Annotated[
@@ -118,8 +119,8 @@ def examples_from(data: Path | None, shop: Path | None, config: Any) -> Path | S
 
 
 def _of_shop(shop: Path, config: Any) -> Source:
-    from endcap.app.finetune import Source
     from endcap.app.finetune_data import examples_of
+    from endcap.app.finetune_start import Source
     from endcap.app.runtime import Shop
 
     def make() -> DataFrame:
