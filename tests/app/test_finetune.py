@@ -492,6 +492,8 @@ class TestAnswers:
         assert warm.score > 60 > 40 > cold.score
         both = colours.with_columns(label=pl.col("label") + "|thing")
         finetune(both, tuning(task={"several": True}), tmp_path / "several")
+        assert "![Reliability](reliability.svg)" in (tmp_path / "several" / "card.md").read_text()
+        assert (tmp_path / "several" / "reliability.svg").is_file()
         (found,) = answers(tmp_path / "several", ["red shoes"], [])
         assert found.answer == "thing|warm"
         assert found.score > 0.5

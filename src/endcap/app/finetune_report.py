@@ -17,6 +17,7 @@ from endcap.evaluate.predictions import Reliability, reliability
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
 from endcap.models.finetune.examples import Examples, stratified_by
 from endcap.models.finetune.heads import BiModel
+from endcap.models.finetune.labels import label_tensor
 from endcap.models.finetune.methods import APART
 
 if TYPE_CHECKING:
@@ -142,6 +143,9 @@ def _trust(test: pl.DataFrame, predicted: Float32Array, measures: Measures) -> R
     if kind == "classification" and not measures.config.task.several:
         guess = [measures.labels[place] for place in predicted.argmax(1)]
         return reliability(predicted.max(1), (np.array(guess) == test["label"].to_numpy()).astype(float))
+    if kind == "classification":
+        truth = label_tensor(test, measures.labels, several=True).numpy()
+        return reliability(predicted.ravel(), truth.ravel())
     return None
 
 

@@ -40,7 +40,7 @@ from endcap.core.errors import CallerError, EndcapError, MissingExtraError, Serv
 from endcap.core.section import Section
 from endcap.core.types import Float32Array
 from endcap.data import database
-from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
+from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig, TaskKind
 from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.tuner import tune
 
@@ -53,6 +53,17 @@ FIXED = {
     **dict.fromkeys(("task.kind", "task.several", "columns"), "the rows are read once, for one task"),
     **dict.fromkeys(("split", "train.seed"), "it decides which rows are in the test part, which no trial may read"),
     "train.metric": "trials are compared by it",
+    "ensemble": "a trial tunes one model, whatever it says",
+    "track": "a trial leaves no curves",
+}
+FIXED_OF: dict[TaskKind, dict[str, str]] = {
+    "masked": dict.fromkeys(
+        ("task.mask_share", "base.name", "base.max_length"), "it decides which words are hidden, and out of how many"
+    ),
+    "imitate": dict.fromkeys(
+        ("distil.teacher", "base.pooling", "base.max_length"),
+        "the teacher, which trials are measured against, is read by it",
+    ),
 }
 Value = str | int | float | bool
 
@@ -123,7 +134,7 @@ def search(
     """
     base = checked(settings, {}, where="settings")
     for key in config.space:
-        _try_key(settings, key, config.space[key])
+        _try_key(settings, base, key, config.space[key])
     tell("read the examples", 0.0)
     examples, keep = opened(data, base, folder, begun=(folder / SEARCH_ID).exists())
     if not examples.valid.height:
@@ -354,9 +365,12 @@ def _importances(study: optuna.Study) -> dict[str, float]:
     return dict(optuna.importance.get_param_importances(study))
 
 
-def _try_key(settings: Mapping[str, Any], key: str, choice: Range) -> None:
+def _try_key(settings: Mapping[str, Any], base: FinetuneConfig, key: str, choice: Range) -> None:
     """CallerError where the key is no setting, or one that all trials share, or its range holds what it cannot be."""
-    if reason := FIXED.get(key) or FIXED.get(key.partition(".")[0]):
+    fixed = FIXED | FIXED_OF.get(base.task.kind, {})
+    if base.task.kind == "imitate" and not base.distil.teacher:
+        fixed["base.name"] = "without distil.teacher it is the teacher, which trials are measured against"
+    if reason := fixed.get(key) or fixed.get(key.partition(".")[0]):
         raise CallerError(f"{key} cannot be searched over: {reason}.", where=f"search.space.{key}")
     for value in choice.choices or (choice.low, choice.high):
         checked(settings, {key: value}, where=f"search.space.{key}")

@@ -192,8 +192,9 @@ def judge_by(
     lists = [reader.read(one.context, one.items) for one in found if one.context is not None]
     readable = [(history, candidates) for history, candidates in lists if history and len(candidates) > 1]
     if len(readable) < HALVES * LEAST:
-        why = f"only {len(readable)} validation queries have what was bought among the first {config.judge.top}"
-        return Found(None, None, (f"The cross-encoder in {config.judge.model} stays out: {why}, and texts to read.",))
+        why = f"only {len(readable)} validation queries have what was bought among the first {config.judge.top}, and"
+        why += f" texts to read; it takes {HALVES * LEAST}"
+        return Found(None, None, (f"The cross-encoder in {config.judge.model} stays out: {why}.",))
     exported = export_judge(run, readable[:SAMPLED])
     look = SecondLook(exported.judge, texts, Weights(config.judge.top))
     trial = tried(found, listen(look, found, config.train.threads, progress), half, config.judge, config.train.seed)
