@@ -15,12 +15,13 @@ import torch
 
 from endcap.app import finetune as module
 from endcap.app.finetune import Run, finetune
-from endcap.app.finetune_measure import measures_of
+from endcap.app.finetune_measure import measures_of, word_reader
 from endcap.app.finetune_settings import settings_of
 from endcap.app.finetune_start import Source
 from endcap.app.finetune_use import answers
-from endcap.core.errors import ArtifactError, CallerError, DataError
+from endcap.core.errors import ArtifactError, CallerError, DataError, MissingExtraError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
+from endcap.encoders.weights import PACKAGED, PACKAGED_MODEL
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import part_examples
 from endcap.models.finetune.tasks import Classification
@@ -370,13 +371,31 @@ class TestMeasures:
         config = tuning(task={"kind": "pairs"}, train=QUICK)
         frame = colours.select(anchor="text", candidate=pl.col("text").shift(-1, fill_value="red"))
         examples = part_examples(frame, config)
-        tuned = module.tune(examples, config, measures_of(examples, config).measure).tuned
-        harmed = dict(measures_of(examples, config).harmed(examples, tuned))
+        harmed = dict(measures_of(examples, config).harmed(examples))
         assert set(harmed) == {"typos", "capitals", "dropped words", "synonyms"}
         before = dict(examples.test.select("row", "anchor").rows())
         for rows in harmed.values():
             assert rows.height == examples.test.height > 0
             assert all(set(before[row]) <= set(known) for row, known in rows.select("row", "known").rows())
+
+
+class TestWordReader:
+    """The words that may stand for another are the same whatever is tuned."""
+
+    @pytest.mark.parametrize(
+        ("text", "width"), [("red shoes", 384), ("Blaue Schuhe für Läufer", 384), ("красный чай", 32)]
+    )
+    def test_is_minilm_where_it_knows_the_script(self, tuning: Tuning, text: str, width: int) -> None:
+        vectors = word_reader([text], tuning())(["red", "blue"])
+        assert vectors.shape == (2, width)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+    def test_is_the_base_where_minilm_is_missing(self, tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+        def missing() -> Path:
+            raise MissingExtraError(PACKAGED_MODEL, "text")
+
+        monkeypatch.setitem(PACKAGED, PACKAGED_MODEL, missing)
+        assert word_reader(["red shoes"], tuning())(["red"]).shape == (1, 32)
 
 
 def test_a_run_of_several_models_says_their_mean(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:

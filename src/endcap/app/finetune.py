@@ -185,7 +185,7 @@ def _measured(
             metrics[name] = measures.measure(frame, predicted)
     if examples.test.height:
         metrics |= measures.segments(examples.test, predicted)
-        for name, harmed in measures.harmed(examples, outcomes[0].tuned):
+        for name, harmed in measures.harmed(examples):
             tell(f"measure with {name}", 0.0)
             metrics[f"test: {name}"] = measures.measure(harmed, predict(harmed))
     return metrics, predicted if examples.test.height else np.zeros(0, np.float32)
