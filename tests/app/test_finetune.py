@@ -14,16 +14,18 @@ import pytest
 import torch
 
 from endcap.app import finetune as module
-from endcap.app.finetune import Run, Source, finetune
-from endcap.app.finetune_measure import measures_of
+from endcap.app.finetune import Run, finetune
+from endcap.app.finetune_measure import measures_of, word_reader
 from endcap.app.finetune_settings import settings_of
+from endcap.app.finetune_start import Source
 from endcap.app.finetune_use import answers
-from endcap.core.errors import ArtifactError, CallerError, DataError
+from endcap.core.errors import ArtifactError, CallerError, DataError, MissingExtraError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
+from endcap.encoders.weights import PACKAGED, PACKAGED_MODEL
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import part_examples
 from endcap.models.finetune.tasks import Classification
-from endcap.models.finetune.tuned import load_tuned
+from endcap.models.finetune.tuned import files_digest, load_tuned
 
 Tuning = Callable[..., FinetuneConfig]
 QUICK = {"epochs": 1}
@@ -97,6 +99,14 @@ class TestFolder:
         assert facts["labels"] == ["cold", "warm"]
         assert facts["versions"]["torch"] == torch.__version__
 
+    def test_says_what_it_takes_to_repeat_it(self, run: Run, config: FinetuneConfig) -> None:
+        facts, card = read(run.folder / "run.json"), (run.folder / "card.md").read_text()
+        assert (facts["processes"], facts["device"], facts["precision"]) == (1, "cpu", "float32")
+        assert set(facts["digests"]) == {"rows", "base"}
+        assert facts["digests"]["base"] == files_digest(config.base.name)
+        assert f"`endcap finetune {facts['data']} --config finetune.toml --run FOLDER`" in card
+        assert Path(facts["data"]).name == "colours.jsonl"
+
     def test_curves_hold_every_evaluation(self, run: Run) -> None:
         lines = [json.loads(line) for line in (run.folder / "curves.jsonl").read_text().splitlines()]
         evaluated = [line for line in lines if "valid/f1_macro" in line]
@@ -115,7 +125,7 @@ class TestFolder:
             "warm (24)",
             "2 rows were left out",
             "colours.jsonl",
-            "parted stratified",
+            "; parted stratified by label. ",
         ):
             assert said in card
         assert re.search(r"The test part has \d+ rows, so that a share among them may be off by 0\.\d\d\.", card)
@@ -131,6 +141,14 @@ class TestFolder:
 
 class Stop(Exception):
     pass
+
+
+def tensorboard_steps(folder: Path) -> list[int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [event.step for event in events.Scalars("valid/f1_macro")]
 
 
 def stopped_at(evaluation: int) -> Callable[[dict[str, float]], None]:
@@ -163,6 +181,28 @@ class TestInterrupted:
         facts = [read(tmp_path / name / "run.json") for name in ("whole", "parts")]
         assert facts[0]["evaluations"] == facts[1]["evaluations"]
         assert [len(found) for found in facts[1]["evaluations"]] == [2, 2]
+
+    def test_has_each_step_once_in_its_curves(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+        """Of the second pass, the figures that were written last are those that count."""
+        config = tuning(train={"epochs": 3, "batch_size": 4}, track={"tensorboard": True})
+        whole = finetune(colours, config, tmp_path / "whole")
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path / "parts", at_evaluation=stopped_at(2))
+        finetune(colours, config, tmp_path / "parts")
+        lines = [(tmp_path / name / "curves.jsonl").read_text() for name in ("whole", "parts")]
+        assert lines[0] == lines[1]
+        assert lines[0].count("valid/f1_macro") == len(whole.outcomes[0].metrics) == 3
+        for name in ("whole", "parts"):
+            assert tensorboard_steps(tmp_path / name) == [15, 30, 45]
+
+    def test_before_its_first_checkpoint_leaves_no_curves_to_another(
+        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path
+    ) -> None:
+        config = tuning(train=QUICK, track={"tensorboard": True})
+        with pytest.raises(Stop):
+            finetune(colours, config, tmp_path / "run", at_evaluation=stopped_at(1))
+        finetune(colours.head(80), config, tmp_path / "run")
+        assert tensorboard_steps(tmp_path / "run") == [3]
 
     def test_and_begun_otherwise_is_told(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
         with pytest.raises(Stop):
@@ -209,6 +249,7 @@ class TestInterrupted:
         assert len(tables) == 1
         assert pl.read_parquet(tmp_path / "examples.parquet").equals(colours.head(90))
         assert read(tmp_path / "run.json")["data"] == "a shop"
+        assert "`endcap finetune examples.parquet --config finetune.toml" in (tmp_path / "card.md").read_text()
         whole = finetune(colours.head(90), config, tmp_path / "whole")
         assert run.metrics == whole.metrics
 
@@ -249,6 +290,26 @@ class TestInterrupted:
         assert told.value.where == str(checkpoint)
         checkpoint.unlink()
         assert finetune(colours, config, tmp_path).outcomes[0].report.resumed_after == 0
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    pairs, config = colours.select(anchor="text", candidate="text"), tuning(task={"kind": "pairs"})
+    config = config.model_copy(update={"method": config.method.model_copy(update={"kind": "frozen"})})
+    (tmp_path / "there").mkdir()
+    for name in ("run", "there"):
+        with pytest.raises(CallerError, match="Nothing is left to learn"):
+            finetune(Source("a shop", lambda: pairs), config, tmp_path / name)
+    assert names(tmp_path) == {"there"}
+
+
+def test_a_best_figure_below_zero_is_told_as_it_is(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
+    part = pl.Series(["train"] * 60 + ["valid"] * 36)
+    rated = colours.select("text", part=part, rating=pl.when(part == "valid").then(99.0).otherwise(1.0))
+    rated = rated.with_columns(pl.col("rating") + pl.int_range(pl.len()) % 2)
+    told: list[str] = []
+    config = tuning(task={"kind": "rating"}, train={"epochs": 2, "metric": "r2"})
+    finetune(rated, config, tmp_path, tell=lambda *said: told.append(str(said[-1])))
+    assert any("best r2 so far -" in said for said in told)
 
 
 class TestMeasuring:
@@ -310,13 +371,31 @@ class TestMeasures:
         config = tuning(task={"kind": "pairs"}, train=QUICK)
         frame = colours.select(anchor="text", candidate=pl.col("text").shift(-1, fill_value="red"))
         examples = part_examples(frame, config)
-        tuned = module.tune(examples, config, measures_of(examples, config).measure).tuned
-        harmed = dict(measures_of(examples, config).harmed(examples, tuned))
+        harmed = dict(measures_of(examples, config).harmed(examples))
         assert set(harmed) == {"typos", "capitals", "dropped words", "synonyms"}
         before = dict(examples.test.select("row", "anchor").rows())
         for rows in harmed.values():
             assert rows.height == examples.test.height > 0
             assert all(set(before[row]) <= set(known) for row, known in rows.select("row", "known").rows())
+
+
+class TestWordReader:
+    """The words that may stand for another are the same whatever is tuned."""
+
+    @pytest.mark.parametrize(
+        ("text", "width"), [("red shoes", 384), ("Blaue Schuhe für Läufer", 384), ("красный чай", 32)]
+    )
+    def test_is_minilm_where_it_knows_the_script(self, tuning: Tuning, text: str, width: int) -> None:
+        vectors = word_reader([text], tuning())(["red", "blue"])
+        assert vectors.shape == (2, width)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+    def test_is_the_base_where_minilm_is_missing(self, tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+        def missing() -> Path:
+            raise MissingExtraError(PACKAGED_MODEL, "text")
+
+        monkeypatch.setitem(PACKAGED, PACKAGED_MODEL, missing)
+        assert word_reader(["red shoes"], tuning())(["red"]).shape == (1, 32)
 
 
 def test_a_run_of_several_models_says_their_mean(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
@@ -432,6 +511,8 @@ class TestAnswers:
         assert warm.score > 60 > 40 > cold.score
         both = colours.with_columns(label=pl.col("label") + "|thing")
         finetune(both, tuning(task={"several": True}), tmp_path / "several")
+        assert "![Reliability](reliability.svg)" in (tmp_path / "several" / "card.md").read_text()
+        assert (tmp_path / "several" / "reliability.svg").is_file()
         (found,) = answers(tmp_path / "several", ["red shoes"], [])
         assert found.answer == "thing|warm"
         assert found.score > 0.5

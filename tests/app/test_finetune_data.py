@@ -13,6 +13,7 @@ from endcap.app.finetune import finetune
 from endcap.app.finetune_data import examples_of, next_items, with_negatives
 from endcap.app.media import ContentConfig
 from endcap.app.runtime import Shop
+from endcap.app.tasks import successes
 from endcap.core.errors import CallerError, DataError
 from endcap.features.items import ItemTable
 from endcap.models.finetune.config import FinetuneConfig
@@ -40,13 +41,13 @@ class TestFromALog:
         assert found["known"].to_list() == [["apple", "bread"], ["apple", "bread", "corn"], ["bread", "apple"]]
 
     def test_training_knows_nothing_of_later_parts(self) -> None:
-        """u acts on a, b, c, d, e, one a part of the time: the parts end after c and after d."""
+        """u acts on a, b, c, d, e: the shop's training part ends after c, and its validation after d."""
         hours = pl.DataFrame({"user_id": ["u"] * 5, "item_id": list("abcde"), "ts_ms": range(5)})
         found = next_items(hours, {name: name for name in "abcde"}, (0.6, 0.2, 0.2))
         assert found.select("candidate", "part", pl.col("known").list.join("")).rows() == [
-            ("b", "train", "abc"),
-            ("c", "train", "abc"),
-            ("d", "valid", "abcd"),
+            ("b", "train", "ab"),
+            ("c", "valid", "abc"),
+            ("d", "asked", "abcd"),
             ("e", "test", "abcde"),
         ]
 
@@ -75,17 +76,22 @@ class TestFromALog:
         rows = examples_of(shop, tuning(task={"kind": "pairs"}))
         ends = [rows.filter(pl.col("part") == part)["ts_ms"] for part in ("train", "valid", "test")]
         assert ends[0].max() < ends[1].min() <= ends[1].max() < ends[2].min()
-        assert ends[0].len() / rows.height == pytest.approx(0.6, abs=0.1)
+        assert ends[0].len() / rows.height == pytest.approx(0.54 / 0.8, abs=0.1)
+        assert ends[1].len() / ends[0].len() == pytest.approx(1 / 9, abs=0.1)
 
     def test_negatives_are_unknown_to_the_shopper(self, shop: Shop, tuning: Tuning) -> None:
-        taken = examples_of(shop, tuning(task={"kind": "pairs"}))
+        table = ItemTable.build(shop.store.items())
+        texts = dict(zip(table.ids.ids, table.texts(), strict=True))
+        taken = next_items(successes(shop.store.events()), texts, (0.6, 0.2, 0.2))
         rows = with_negatives(taken, seed=0)
         assert rows.filter(pl.col("label") == 1)["candidate"].to_list() == taken["candidate"].to_list()
         for (group,), some in rows.filter(pl.col("label") == 0).group_by("group"):
             assert not set(some["candidate"]) & {*taken["known"][group], *taken["anchor"][group]}
             assert taken["candidate"][group] not in some["candidate"]
             assert some["candidate"].n_unique() == some.height <= 4
-        assert with_negatives(taken, seed=0).equals(rows)
+        given = examples_of(shop, tuning(task={"kind": "ranking"}))
+        assert given.equals(rows.filter(pl.col("part") != "asked"))
+        assert given.height < rows.height
 
     def test_a_shop_is_tuned_on(self, shop: Shop, tuning: Tuning, tmp_path: Path) -> None:
         config = tuning(task={"kind": "ranking"}, train=QUICK, base={"max_length": 8})

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from endcap.app import finetune_search
-from endcap.app.finetune import Source
 from endcap.app.finetune_search import Range, SearchConfig, search
+from endcap.app.finetune_start import Source
 from endcap.cli.searching import space_of
 from endcap.core.errors import CallerError, ServiceError
 
@@ -85,6 +85,8 @@ def test_a_key_that_is_no_setting_is_refused_before_anything_runs(colours: pl.Da
         ("task.kind=classification|rating", "read once"),
         ("task.several=true|false", "read once"),
         ("train.metric=accuracy|log_loss", "compared by it"),
+        ("ensemble=1..4", "one model"),
+        ("track.wandb=true|false", "no curves"),
     ],
 )
 def test_what_all_trials_share_is_not_searched_over(
@@ -93,6 +95,45 @@ def test_what_all_trials_share_is_not_searched_over(
     with pytest.raises(CallerError, match=f"cannot be searched over: .*{reason}"):
         search(colours, SETTINGS, SearchConfig(space=space_of([text])), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "reason"),
+    [
+        ("masked", "task.mask_share=0.1..0.5", "which words are hidden"),
+        ("masked", "base.name=one|other", "which words are hidden"),
+        ("masked", "base.max_length=8..64", "which words are hidden"),
+        ("imitate", "distil.teacher=one|other", "measured against"),
+        ("imitate", "base.pooling=cls|mean", "measured against"),
+        ("imitate", "base.max_length=8..64", "measured against"),
+        ("imitate", "base.name=one|other", "without distil.teacher it is the teacher"),
+    ],
+)
+def test_what_a_tasks_figure_rests_on_is_not_searched_over(
+    colours: pl.DataFrame, tmp_path: Path, kind: str, text: str, reason: str
+) -> None:
+    settings = SETTINGS | {"task": {"kind": kind}, "train": {}, "method": {}}
+    with pytest.raises(CallerError, match=f"cannot be searched over: .*{reason}"):
+        search(colours.select("text"), settings, SearchConfig(space=space_of([text])), tmp_path / "run")
+
+
+def test_students_of_one_teacher_are_searched_over(
+    colours: pl.DataFrame,
+    settings: dict[str, Any],
+    tiny_bert: Path,
+    tmp_path: Path,
+    figures: list[float | BaseException],
+) -> None:
+    figures += [0.5]
+    train = {"epochs": 1, "threads": 1, "precision": "float32"}
+    given = settings | {
+        "task": {"kind": "imitate"},
+        "method": {},
+        "train": train,
+        "distil": {"teacher": str(tiny_bert)},
+    }
+    config = SearchConfig(trials=1, space={"base.name": Range(choices=(str(tiny_bert),))})
+    assert search(colours.select("text"), given, config, tmp_path / "run").values == [0.5]
 
 
 def test_the_search_finds_the_better_rate_and_goes_on_after_an_interruption(

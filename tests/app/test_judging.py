@@ -115,18 +115,21 @@ def test_only_what_it_could_change_is_asked_of_it():
     assert len(asked) == 2
 
 
-def test_what_a_shop_gives_to_tune_on_is_older_than_what_the_judge_is_tried_on(shop):
+@pytest.mark.parametrize("kind", ["interest", "ranking", "pairs"])
+def test_what_a_shop_gives_to_learn_from_and_to_choose_by_is_older_than_what_the_judge_is_tried_on(shop, kind):
     bought = successes(shop.store.events())
     split = split_by_time(bought, shop.config.train.shares)
-    told = examples_of(shop, FinetuneConfig.model_validate({"task": {"kind": "interest"}}))
+    told = examples_of(shop, FinetuneConfig.model_validate({"task": {"kind": kind}}))
     parts = {name[0]: rows["ts_ms"] for name, rows in told.group_by("part")}
-    assert parts["train"].max() < split.validation_from_ms <= parts["valid"].min()
-    assert parts["valid"].max() < split.test_from_ms <= parts["test"].min()
+    assert parts["train"].max() < parts["valid"].min() <= parts["valid"].max() < split.validation_from_ms
+    assert split.test_from_ms <= parts["test"].min()
 
 
 def test_a_part_may_be_left_empty(shop):
     whole = FinetuneConfig.model_validate({"task": {"kind": "pairs"}, "split": {"shares": [0.8, 0.2, 0.0]}})
     assert set(examples_of(shop, whole)["part"]) == {"train", "valid"}
+    unchosen = FinetuneConfig.model_validate({"task": {"kind": "pairs"}, "split": {"shares": [0.8, 0.0, 0.2]}})
+    assert set(examples_of(shop, unchosen)["part"]) == {"train", "test"}
 
 
 def test_a_folder_without_a_run_is_told_before_anything_else(tmp_path):

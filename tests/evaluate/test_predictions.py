@@ -33,6 +33,7 @@ class TestClasses:
         assert found["f1_micro"] == 0.5
         assert found["log_loss"] == pytest.approx(-np.log([0.6, 0.2, 0.8, 0.3]).mean())
         assert found["auc"] == pytest.approx((3 / 4 + 1 + 1) / 3)  # class 0: 0.6 above both, 0.2 above one of two
+        assert found["pr_auc"] == pytest.approx(((1 + 2 / 3) / 2 + 1 + 1) / 3)  # class 0: first and third
 
     def test_a_class_that_cannot_be_predicted_counts_against(self) -> None:
         found = classes(np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]]))

@@ -11,12 +11,10 @@ curves.svg  reliability.svg                       card.md             all of thi
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,42 +24,27 @@ import numpy as np
 import polars as pl
 
 from endcap import __version__
-from endcap.app.finetune_measure import Measures, measures_of
+from endcap.app.finetune_measure import Measures
 from endcap.app.finetune_report import write_report
 from endcap.app.finetune_settings import as_toml
-from endcap.core.artifacts import replace_atomically, write_atomically
-from endcap.core.errors import CallerError, EndcapError
+from endcap.app.finetune_start import CHECKPOINT, FACTS, TABLE, Data, Source, Start, begin, sweep
+from endcap.core.artifacts import replace_atomically
+from endcap.core.errors import EndcapError
 from endcap.core.types import Float32Array
-from endcap.data import database
 from endcap.models import distributed
 from endcap.models.config import MEMBERS_APART
-from endcap.models.finetune.config import FinetuneConfig
-from endcap.models.finetune.examples import Examples, part_examples, read_examples
+from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
+from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.heads import BiModel
 from endcap.models.finetune.tasks import TuneTask
-from endcap.models.finetune.tracking import CURVES, Log, tracking
-from endcap.models.finetune.tuned import READING, files_digest, run_model
+from endcap.models.finetune.tracking import Log, tracking
+from endcap.models.finetune.tuned import READING
 from endcap.models.finetune.tuner import Outcome, tune
-from endcap.models.loop import Progress
+from endcap.models.loop import Progress, product_type
 
 Tell = Callable[..., None]
-PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
-CHECKPOINT = "checkpoint"
-TABLE, RUN_ID, FACTS, METRICS = "examples.parquet", "run-id", "run.json", "metrics.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a table is made of, and which may have grown when a run is gone on with, such as a shop's log.
-
-    name: tells it from others. make: gives the table as of now.
-    """
-
-    name: str
-    make: Callable[[], pl.DataFrame]
-
-
-Data = Path | pl.DataFrame | Source
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars", "scikit-learn")
+METRICS = "metrics.json"
 
 
 @dataclass(slots=True)
@@ -90,11 +73,16 @@ def finetune(
     data: a file (see `models.finetune.examples`), a table at hand, or a source, whose table the run keeps. An
     interrupted run goes on from its last evaluation if settings, data and the models it reads are the same.
     at_evaluation: called with each evaluation's metrics; may raise to end the run. CallerError where the folder holds
-    another run; DataError where there is too little to learn from.
+    another run; DataError where there is too little to learn from. A run that is refused leaves no folder behind.
     """
     distributed.join()
+    first, made = distributed.rank() == 0, not folder.exists()
     try:
         return _finetune(data, config, folder, tell, at_evaluation)
+    except EndcapError:
+        if first and made:
+            sweep(folder)
+        raise
     finally:
         distributed.leave()
 
@@ -109,20 +97,18 @@ def _finetune(
     first = distributed.rank() == 0
     tell = tell if first else lambda *_: None
     tell("read the examples", 0.0)
-    _, examples, keep = opened(data, config, folder, begun=_interrupted(folder))
-    measures = measures_of(examples, config)
-    run_id = run_id_of(examples, config)
-    _claim(folder, run_id, first, keep)
-    outcomes = []
-    with tracking(folder, config) if first else nullcontext(lambda step, figures: None) as log:
-        for member in range(config.ensemble):
-            ours = _member(config, member)
-            outcomes.append(_tune_one(examples, ours, measures, folder, run_id, member, tell, log, at_evaluation))
+    start = begin(data, config, folder)
+    with tracking(folder, config, start.run_id) if first else nullcontext(lambda step, figures: None) as log:
+        members = [_member(config, member) for member in range(config.ensemble)]
+        outcomes = [
+            _tune_one(start, ours, folder, member, tell, log, at_evaluation) for member, ours in enumerate(members)
+        ]
+    facts = _facts(data, start, config, outcomes)
     distributed.leave()  # what follows is the first process's alone
-    run = Run(folder, config, outcomes, {}, _facts(data, examples, outcomes), first)
+    run = Run(folder, config, outcomes, {}, facts, first)
     if first:
-        run.metrics, predicted = _measured(outcomes, examples, measures, tell)
-        _write(run, examples, predicted, measures, run_id)
+        run.metrics, predicted = _measured(outcomes, start.examples, start.measures, tell)
+        _write(run, start.examples, predicted, start.measures, start.run_id)
     return run
 
 
@@ -137,28 +123,10 @@ def finished(folder: Path, config: FinetuneConfig, run_id: str) -> Run | None:
     return Run(folder, config, [], metrics, facts)
 
 
-def opened(
-    data: Data, config: FinetuneConfig, folder: Path, begun: bool
-) -> tuple[Path | pl.DataFrame, Examples, Callable[[], None]]:
-    """The table, its examples, and what keeps it in the folder where it comes from a source. begun: whether there is
-    something to go on with, which takes the table that is kept, if it is of the same source and settings."""
-    if isinstance(data, Path):
-        return data, read_examples(data, config), lambda: None
-    if isinstance(data, pl.DataFrame):
-        return data, part_examples(data, config), lambda: None
-    kept, of = folder / TABLE, {"of": f"{data.name} {config.model_dump_json()}"}
-    same = begun and kept.is_file() and pl.read_parquet_metadata(kept).get("of") == of["of"]
-    table = pl.read_parquet(kept) if same else data.make()
-    keep = partial(write_atomically, kept, lambda beside: table.write_parquet(beside, metadata=of))
-    return table, part_examples(table, config), keep
-
-
 def _tune_one(
-    examples: Examples,
+    start: Start,
     config: FinetuneConfig,
-    measures: Measures,
     folder: Path,
-    run_id: str,
     member: int,
     tell: Tell,
     log: Log,
@@ -169,7 +137,8 @@ def _tune_one(
 
     def progress(at: Progress, task: TuneTask) -> None:
         nonlocal step
-        best = "" if at.metric is None else f", best {config.metric} so far {abs(at.metric):.4f}"
+        sign = -1 if config.metric in LOWER_IS_BETTER else 1
+        best = "" if at.metric is None else f", best {config.metric} so far {sign * at.metric:.4f}"
         stage = f"tune{f' model {member + 1}' if config.ensemble > 1 else ''}, part {at.epoch} of {at.epochs}"
         tell(stage, at.step / max(1, at.steps), f"loss {at.loss:.3f}{best}")
         step = max(step, task.before + at.step)
@@ -183,11 +152,11 @@ def _tune_one(
 
     beside = f"{CHECKPOINT}-{member + 1}-{distributed.rank()}.safetensors"
     return tune(
-        examples,
+        start.examples,
         config,
-        measures.measure,
+        start.measures.measure,
         checkpoint=folder / beside,
-        run_id=f"{run_id} {member} {distributed.processes()}",
+        run_id=f"{start.run_id} {member} {distributed.processes()}",
         progress=progress,
         evaluated=evaluated,
     )
@@ -216,7 +185,7 @@ def _measured(
             metrics[name] = measures.measure(frame, predicted)
     if examples.test.height:
         metrics |= measures.segments(examples.test, predicted)
-        for name, harmed in measures.harmed(examples, outcomes[0].tuned):
+        for name, harmed in measures.harmed(examples):
             tell(f"measure with {name}", 0.0)
             metrics[f"test: {name}"] = measures.measure(harmed, predict(harmed))
     return metrics, predicted if examples.test.height else np.zeros(0, np.float32)
@@ -247,10 +216,12 @@ def _write(run: Run, examples: Examples, predicted: Float32Array, measures: Meas
         checkpoint.unlink()
 
 
-def _facts(data: Data, examples: Examples, outcomes: list[Outcome]) -> dict[str, Any]:
-    first, table = outcomes[0], "a table at hand"
+def _facts(data: Data, start: Start, config: FinetuneConfig, outcomes: list[Outcome]) -> dict[str, Any]:
+    """What it takes to repeat the run, and how it went."""
+    first, examples = outcomes[0], start.examples
     return {
-        "data": str(data.resolve()) if isinstance(data, Path) else data.name if isinstance(data, Source) else table,
+        **_origin(data),
+        "digests": start.digests,
         "rows": {
             "train": examples.train.height,
             "valid": examples.valid.height,
@@ -258,6 +229,9 @@ def _facts(data: Data, examples: Examples, outcomes: list[Outcome]) -> dict[str,
             "refused": examples.refused.height,
         },
         "versions": {"endcap": __version__, "python": platform.python_version(), **_versions()},
+        "processes": distributed.processes(),
+        "device": next(first.tuned.net.parameters()).device.type,
+        "precision": str(product_type(config.train)).removeprefix("torch."),
         "seconds": round(sum(outcome.report.seconds for outcome in outcomes), 1),
         "stopped": [outcome.report.stopped for outcome in outcomes],
         "evaluations": [outcome.metrics for outcome in outcomes],
@@ -269,65 +243,13 @@ def _facts(data: Data, examples: Examples, outcomes: list[Outcome]) -> dict[str,
     }
 
 
-def _claim(folder: Path, run_id: str, first: bool, keep: Callable[[], None]) -> None:
-    """Make the folder ours, or find it ours already. A run that ended, or that can be gone on with, is never written
-    over. Of several processes the first does so, and the others end as it does where it cannot. keep: called where it
-    becomes ours."""
-    wrong: EndcapError | None = None
-    try:
-        if first:
-            _claim_alone(folder, run_id, keep)
-    except EndcapError as error:
-        wrong = error
-    if said := distributed.as_first(str(wrong or "")):
-        raise wrong or CallerError(said)
-
-
-def _claim_alone(folder: Path, run_id: str, keep: Callable[[], None]) -> None:
-    database.make_folder(folder)
-    done, begun = folder / FACTS, folder / RUN_ID
-    if done.exists():
-        raise CallerError(
-            "The folder holds a finished run.", where=str(folder), next_step="Name another folder after --run."
-        )
-    ours = begun.exists() and begun.read_text("utf-8") == run_id
-    if not ours and _interrupted(folder):
-        raise CallerError(
-            "The folder holds an interrupted run of other data or settings, or on another base model.",
-            where=str(folder),
-            next_step="Go on with those, or name another folder after --run.",
-        )
-    if not ours:
-        for name in (CURVES, TABLE):  # of another run that came to nothing
-            (folder / name).unlink(missing_ok=True)
-        keep()
-        replace_atomically(begun, run_id.encode())
-
-
-def _interrupted(folder: Path) -> bool:
-    return any(folder.glob(f"{CHECKPOINT}-*.safetensors"))
-
-
-def run_id_of(examples: Examples, config: FinetuneConfig) -> str:
-    """16 hexadecimal digits of the settings, of every row, and of the models that are read."""
-    said = f"{config.model_dump_json()} {rows_digest(examples)} {models_digest(config)}"
-    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-
-
-def rows_digest(examples: Examples) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for frame in (examples.train, examples.valid, examples.test):
-        digest.update(frame.hash_rows(seed=0).to_numpy().tobytes())
-    return digest.hexdigest()
-
-
-def models_digest(config: FinetuneConfig) -> str:
-    """Of the base, of the teacher, and of what rewrites texts: a name may come to stand for another model."""
-    teacher, augment = config.distil.teacher, config.augment
-    taught = bool(teacher) and (config.task.kind == "imitate" or run_model(teacher) is not None)
-    rewriter = augment.masked_model if augment.share and augment.masked else ""
-    names = [config.base.name, teacher if taught else "", rewriter]
-    return " ".join(files_digest(name) for name in names if name)
+def _origin(data: Data) -> dict[str, str]:
+    """data: where the examples are from. table: what to name in the command that repeats the run."""
+    if isinstance(data, Path):
+        return {"data": str(data.resolve()), "table": str(data.resolve())}
+    if isinstance(data, Source):
+        return {"data": data.name, "table": TABLE}
+    return {"data": "a table at hand", "table": "DATA"}
 
 
 def _versions() -> dict[str, str]:

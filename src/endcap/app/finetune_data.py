@@ -1,8 +1,9 @@
 """Examples from a shop's own log and catalogue, for tuning on what its shoppers did next.
 
-The log is parted by time, at the moments at which training parts it, so that what is tuned here has not read what
-`judging` tries it on: pairs of training come from the first part, those of validation and test from what followed. An
-anchor is what a shopper had bought or looked at last, as titles; the candidate is what came next.
+The log is parted by time, at the moments at which training parts it. What the shop's own validation asks, such as
+whether a cross-encoder helps (`judging`), is left out here, so that no weights were learned from it or chosen by it:
+they are chosen by the last acts of the shop's training part, and measured on its test part. An anchor is what a shopper
+had bought or looked at last, as titles; the candidate is what came next.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from endcap.core.errors import CallerError, DataError
 from endcap.core.types import Int64Array
 from endcap.features.items import ItemTable
 from endcap.models.finetune.config import FinetuneConfig
-from endcap.models.finetune.examples import PARTS
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
 
+ASKED = "asked"  # acts that the shop's validation asks for, which no tuning reads
+PARTS = ("train", "valid", ASKED, "test")  # in the order of time
+CHOSEN_BY = 0.1  # of the training part, in place of the shop's validation
 REMEMBERED = 3  # texts of an anchor
 NEGATIVES = 4  # candidates of an interest or ranking example that were not taken, drawn by popularity
 KNOWN = 50
@@ -53,15 +56,17 @@ def examples_of(shop: Shop, config: FinetuneConfig) -> pl.DataFrame:
     if config.task.kind in ("masked", "imitate"):
         return pl.DataFrame({"text": sorted({text for text in texts if text})})
     told = next_items(successes(log), dict(zip(table.ids.ids, texts, strict=True)), config.split.shares)
-    return told if config.task.kind == "pairs" else with_negatives(told, config.train.seed)
+    rows = told if config.task.kind == "pairs" else with_negatives(told, config.train.seed)
+    return rows.filter(pl.col("part") != ASKED)
 
 
 def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float, float, float]) -> pl.DataFrame:
     """anchor, candidate, known, group, segment, ts_ms and part of every act that followed another of its user.
 
-    bought: user_id, item_id, ts_ms. The parts hold so large shares of all acts, in the order of time. known: the latest
-    of what its user had acted on when the part ended, so that training hears nothing of later parts. segment: how many
-    acts came before, so that a run shows where text helps most.
+    bought: user_id, item_id, ts_ms. shares: of all acts, in the order of time, that training, the shop's validation and
+    the test hold; the last of training are "valid". known: the latest of what its user had acted on when the part
+    ended, so that training hears nothing of later parts. segment: how many acts came before, so that a run shows where
+    text helps most.
     """
     borders = _borders(bought["ts_ms"].to_numpy(), shares)
     told = (
@@ -88,10 +93,13 @@ def next_items(bought: pl.DataFrame, texts: dict[str, str], shares: tuple[float,
 
 
 def _borders(ts_ms: Int64Array, shares: tuple[float, float, float]) -> Int64Array:
-    """int64 [2]: the first moments of validation and test, as in `data.split.split_by_time`; after the last act where
-    a part is to have none."""
+    """int64 [3]: the first moments of PARTS after the first one; those of the shop's validation and test are as in
+    `data.split.split_by_time`, or after the last act where a part is to have none."""
     times = np.append(np.sort(ts_ms), ts_ms.max() + 1)
-    places = [int(len(ts_ms) * share + 1e-9) for share in (shares[0], shares[0] + shares[1])]
+    learned, until, test = shares[0], shares[0], shares[0] + shares[1]
+    if shares[1]:
+        learned *= 1 - CHOSEN_BY
+    places = [int(len(ts_ms) * share + 1e-9) for share in (learned, until, test)]
     return times[np.minimum(places, len(ts_ms))]
 
 

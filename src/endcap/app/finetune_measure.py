@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +13,16 @@ import numpy as np
 import polars as pl
 
 from endcap.core.determinism import rng
-from endcap.core.errors import CallerError, DataError
+from endcap.core.errors import ArtifactError, CallerError, DataError, MissingExtraError
 from endcap.core.types import Float32Array
+from endcap.encoders.text import TextEncoder, TextEncoderConfig
 from endcap.evaluate import predictions
 from endcap.models.finetune.augment import Synonyms, drop_words, misspell
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples, group_codes
+from endcap.models.finetune.heads import BiModel
 from endcap.models.finetune.labels import label_tensor, labels_of
-from endcap.models.finetune.tuned import Tuned
+from endcap.models.finetune.tuned import Tuned, start_backbone
 
 HARM = 0.15  # of a text's words
 FEWEST = 20  # rows of a segment that is measured by itself
@@ -46,13 +50,14 @@ class Measures:
                     found[f"segment: {name}"] = self.measure(frame.filter(kept), predicted[kept])
         return found
 
-    def harmed(self, examples: Examples, tuned: Tuned) -> Iterator[tuple[str, pl.DataFrame]]:
-        """The test rows with their texts misspelt, in capitals, short of words, and with synonyms for words."""
+    def harmed(self, examples: Examples) -> Iterator[tuple[str, pl.DataFrame]]:
+        """The test rows with their texts misspelt, in capitals, short of words, and with synonyms for words: the same
+        harm whatever was tuned."""
         column = ASKED.get(self.config.task.kind)
         if column is None:
             return
-        texts = examples.train[column].explode() if column == "anchor" else examples.train[column]
-        synonyms = Synonyms.of(texts.to_list(), tuned.embed)
+        texts = (examples.train[column].explode() if column == "anchor" else examples.train[column]).to_list()
+        synonyms = Synonyms.of(texts, word_reader(texts, self.config))
         ways: dict[str, Callable[[str, np.random.Generator], str]] = {
             "typos": lambda text, draw: misspell(text, HARM, draw),
             "capitals": lambda text, draw: text.upper(),
@@ -90,6 +95,19 @@ def measures_of(examples: Examples, config: FinetuneConfig) -> Measures:
                 next_step=f"There are: {', '.join(found)}.",
             )
     return measures
+
+
+def word_reader(texts: Sequence[str], config: FinetuneConfig) -> Callable[[Sequence[str]], Float32Array]:
+    """Gives words vectors of unit length by a model that no tuning changes, so that its synonyms are the same for all
+    runs on the texts: MiniLM, or the base as it was where the texts are of a script that MiniLM does not know, or its
+    package is missing."""
+    letters = Counter(letter for text in texts for letter in text if letter.isalpha())
+    latin = sum(count for letter, count in letters.items() if unicodedata.name(letter, "").startswith("LATIN"))
+    if 2 * latin >= letters.total():
+        with suppress(MissingExtraError, ArtifactError):
+            return TextEncoder(TextEncoderConfig(precision="float32")).encode
+    name = config.base.name
+    return Tuned(config, BiModel(start_backbone(config, name), config.task.temperature), name, "").embed
 
 
 def _anything(frame: pl.DataFrame, config: FinetuneConfig, labels: tuple[str, ...]) -> Float32Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from endcap.core.errors import MissingExtraError
 from endcap.core.types import Float32Array
 from endcap.evaluate.predictions import Reliability, reliability
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
-from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.examples import Examples, stratified_by
 from endcap.models.finetune.heads import BiModel
+from endcap.models.finetune.labels import label_tensor
 from endcap.models.finetune.methods import APART
 
 if TYPE_CHECKING:
@@ -76,9 +78,10 @@ def card(run: Run, examples: Examples, calibrated: bool) -> str:
         "",
         "## To repeat it",
         "",
-        "`endcap finetune DATA --config finetune.toml --run FOLDER`, with the settings in `finetune.toml` and these "
-        f"versions: {', '.join(f'{name} {number}' for name, number in facts['versions'].items())}. "
-        f"It took {facts['seconds']:,.0f} s with `train.threads` = {config.train.threads}.",
+        f"`{_command(facts)}`, with the settings in `finetune.toml` and these versions: "
+        f"{', '.join(f'{name} {number}' for name, number in facts['versions'].items())}. It took "
+        f"{facts['seconds']:,.0f} s with `train.threads` = {config.train.threads}, on {facts['device']}, products in "
+        f"{facts['precision']}. By `digests` in `run.json`, rows and models can be told to be the same.",
         "",
     ]
     return "\n".join(lines)
@@ -140,6 +143,9 @@ def _trust(test: pl.DataFrame, predicted: Float32Array, measures: Measures) -> R
     if kind == "classification" and not measures.config.task.several:
         guess = [measures.labels[place] for place in predicted.argmax(1)]
         return reliability(predicted.max(1), (np.array(guess) == test["label"].to_numpy()).astype(float))
+    if kind == "classification":
+        truth = label_tensor(test, measures.labels, several=True).numpy()
+        return reliability(predicted.ravel(), truth.ravel())
     return None
 
 
@@ -218,6 +224,14 @@ def _labels(examples: Examples, config: FinetuneConfig) -> list[str]:
     return ["Classes: " + ", ".join(f"{label} ({count:,})" for label, count in counts) + ".", ""]
 
 
+def _command(facts: dict[str, Any]) -> str:
+    """What repeats the run, typed in its folder."""
+    said = f"finetune {shlex.quote(facts['table'])} --config finetune.toml"
+    if facts["processes"] == 1:
+        return f"endcap {said} --run FOLDER"
+    return f"torchrun --nproc-per-node {facts['processes']} -m endcap {said} -r FOLDER"
+
+
 def _method(config: FinetuneConfig) -> str:
     extras = [f"an ensemble of {config.ensemble}"] if config.ensemble > 1 else []
     extras += [config.adversarial.kind.upper()] if config.adversarial.kind != "none" else []
@@ -227,5 +241,8 @@ def _method(config: FinetuneConfig) -> str:
 
 
 def _split(config: FinetuneConfig, examples: Examples) -> str:
-    kept = "given by the data" if "part" in examples.train.columns else f"parted {config.split.by}"
-    return kept.replace("parted time", "parted by time").replace("parted random", "parted by lot")
+    if "part" in examples.train.columns:
+        return "given by the data"
+    by = stratified_by(examples.train, config.task) if config.split.by == "stratified" else ""
+    how = f"stratified by {by}" if by else "by time" if config.split.by == "time" else "by lot"
+    return f"parted {how}" + (", groups as a whole" if "group" in examples.train.columns else "")

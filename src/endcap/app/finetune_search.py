@@ -20,39 +20,59 @@ import msgspec
 import polars as pl
 from pydantic import Field, model_validator
 
-from endcap.app.finetune import (
+from endcap.app.finetune import Run, Tell, finetune, finished
+from endcap.app.finetune_measure import Measures, measures_of
+from endcap.app.finetune_report import pyplot, save_figure
+from endcap.app.finetune_settings import checked
+from endcap.app.finetune_start import (
     RUN_ID,
+    TABLE,
     Data,
-    Run,
-    Tell,
-    finetune,
-    finished,
-    models_digest,
+    Source,
+    digests_of,
+    model_digests,
     opened,
     rows_digest,
     run_id_of,
 )
-from endcap.app.finetune_measure import Measures, measures_of
-from endcap.app.finetune_report import pyplot, save_figure
-from endcap.app.finetune_settings import checked
+from endcap.app.finetune_study import (
+    REASON,
+    ended,
+    importances_of,
+    open_study,
+    reason_of,
+    requeue,
+    run_trial,
+    value_of,
+)
 from endcap.core.artifacts import replace_atomically
-from endcap.core.errors import CallerError, EndcapError, MissingExtraError, ServiceError
+from endcap.core.errors import CallerError, ServiceError
 from endcap.core.section import Section
 from endcap.core.types import Float32Array
 from endcap.data import database
-from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
+from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig, TaskKind
 from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.tuner import tune
 
 if TYPE_CHECKING:
     import optuna
 
-STUDY, SEARCH_ID, REASON = "finetune", "search-id", "reason"
-STOPPED, ENDED, ENDS = "stopped", "ended", 2  # by the user; how often the process ended in it, and may
+SEARCH_ID = "search-id"
 FIXED = {
     **dict.fromkeys(("task.kind", "task.several", "columns"), "the rows are read once, for one task"),
     **dict.fromkeys(("split", "train.seed"), "it decides which rows are in the test part, which no trial may read"),
     "train.metric": "trials are compared by it",
+    "ensemble": "a trial tunes one model, whatever it says",
+    "track": "a trial leaves no curves",
+}
+FIXED_OF: dict[TaskKind, dict[str, str]] = {
+    "masked": dict.fromkeys(
+        ("task.mask_share", "base.name", "base.max_length"), "it decides which words are hidden, and out of how many"
+    ),
+    "imitate": dict.fromkeys(
+        ("distil.teacher", "base.pooling", "base.max_length"),
+        "the teacher, which trials are measured against, is read by it",
+    ),
 }
 Value = str | int | float | bool
 
@@ -123,20 +143,20 @@ def search(
     """
     base = checked(settings, {}, where="settings")
     for key in config.space:
-        _try_key(settings, key, config.space[key])
+        _try_key(settings, base, key, config.space[key])
     tell("read the examples", 0.0)
-    table, examples, keep = opened(data, base, folder, begun=(folder / SEARCH_ID).exists())
+    examples, keep = opened(data, base, folder, begun=(folder / SEARCH_ID).exists())
     if not examples.valid.height:
         raise CallerError("There is no validation part to choose settings by.", where="split.shares")
     measures = measures_of(examples, base)
     _claim(folder, _identity(settings, base, config, examples), keep)
-    study = _study(folder, base, config)
-    _requeue(study)
+    study = open_study(folder, base, sampler=config.sampler, warmup=config.warmup)
+    requeue(study)
     trial = partial(_trial, settings=settings, config=config, examples=examples, measures=measures, tell=tell)
-    while (done := len(_ended(study))) < config.trials:
-        _run(study, partial(trial, stage=f"trial {done + 1} of {config.trials}"))
-    importances = _importances(study)
-    failed = {trial.number + 1: said for trial in study.trials if (said := _reason(trial))}
+    while (done := len(ended(study))) < config.trials:
+        run_trial(study, partial(trial, stage=f"trial {done + 1} of {config.trials}"))
+    importances = importances_of(study)
+    failed = {trial.number + 1: said for trial in study.trials if (said := reason_of(trial))}
     _write(folder, study, base.metric, importances, None)
     if not any(trial.state.name == "COMPLETE" for trial in study.trials):
         raise CallerError(
@@ -145,9 +165,10 @@ def search(
             next_step="Search among other settings, in another folder.",
         )
     draw_search(folder / "search.svg", study, importances, base.metric)
+    table = folder / TABLE if isinstance(data, Source) else data
     run = _tune_best(table, examples, checked(settings, study.best_params, where="settings"), folder, tell)
     _write(folder, study, base.metric, importances, run)
-    return Found(run, dict(study.best_params), [_value(trial) for trial in _ended(study)], importances, failed)
+    return Found(run, dict(study.best_params), [value_of(trial) for trial in ended(study)], importances, failed)
 
 
 def _trial(
@@ -187,29 +208,10 @@ def _trial(
     return min(values) if ours.metric in LOWER_IS_BETTER else max(values)
 
 
-def _run(study: optuna.Study, value_of: Callable[[optuna.Trial], float]) -> None:
-    """A trial to its end. An error of ours is its settings' and ends it alone; any other stops the search. A trial that
-    is interrupted has no end, and will be begun again."""
-    import optuna
-
-    trial = study.ask()
-    try:
-        study.tell(trial, value_of(trial))
-    except KeyboardInterrupt:
-        trial.set_user_attr(STOPPED, True)
-        raise
-    except optuna.TrialPruned:
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except Exception as error:
-        trial.set_user_attr(REASON, str(error) or type(error).__name__)
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if not isinstance(error, EndcapError):
-            raise
-
-
-def _tune_best(table: Path | pl.DataFrame, examples: Examples, config: FinetuneConfig, folder: Path, tell: Tell) -> Run:
+def _tune_best(table: Data, examples: Examples, config: FinetuneConfig, folder: Path, tell: Tell) -> Run:
     """`best/`, where it is of these settings already; else it is tuned beside, and put there when it is whole."""
-    best, beside, run_id = folder / "best", folder / "next" / "best", run_id_of(examples, config)
+    best, beside = folder / "best", folder / "next" / "best"
+    run_id = run_id_of(config, digests_of(examples, config))
     run = finished(best, config, run_id)
     if run is None:
         begun = beside / "run-id"
@@ -233,7 +235,7 @@ def _write(folder: Path, study: optuna.Study, metric: str, importances: Mapping[
         "importances": importances,
         "measured": run.metrics if run else None,
         "trials": [
-            {"settings": trial.params, "value": _value(trial), "state": trial.state.name, REASON: _reason(trial)}
+            {"settings": trial.params, "value": value_of(trial), "state": trial.state.name, REASON: reason_of(trial)}
             for trial in study.trials
         ],
     }
@@ -244,7 +246,7 @@ def draw_search(path: Path, study: optuna.Study, importances: Mapping[str, float
     """Each trial and the best so far; beside it, how much each setting mattered."""
     plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-    told = [(trial.number + 1, value) for trial in study.trials if (value := _value(trial)) is not None]
+    told = [(trial.number + 1, value) for trial in study.trials if (value := value_of(trial)) is not None]
     better: Callable[[float, float], float] = min if metric in LOWER_IS_BETTER else max
     best: list[float] = []
     for _, value in told:
@@ -269,7 +271,7 @@ def _identity(
     return {
         "settings": f"{base.model_dump_json()} {config.model_copy(update={'trials': 1}).model_dump_json()}",
         "data": rows_digest(examples),
-        "base models": " ".join(map(models_digest, read)),
+        "base models": " ".join(digest for one in read for digest in model_digests(one).values()),
     }
 
 
@@ -292,69 +294,12 @@ def _claim(folder: Path, said: Mapping[str, str], keep: Callable[[], None]) -> N
             )
 
 
-def _study(folder: Path, base: FinetuneConfig, config: SearchConfig) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingExtraError("optuna", "finetune") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=f"sqlite:///{(folder / 'study.db').resolve()}",
-        study_name=STUDY,
-        direction="minimize" if base.metric in LOWER_IS_BETTER else "maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=config.warmup),
-        load_if_exists=True,
-    )
-    # what is drawn next depends on the seed and on the trials that are there, so a resumed search goes on as one
-    seed = base.train.seed + len(study.trials)
-    study.sampler = (
-        optuna.samplers.TPESampler(seed=seed) if config.sampler == "tpe" else optuna.samplers.RandomSampler(seed=seed)
-    )
-    return study
-
-
-def _requeue(study: optuna.Study) -> None:
-    """Trials that were cut short are begun again, with the same settings; those that end the process each time are not:
-    they count as failed."""
-    import optuna
-
-    for trial in study.trials:
-        if trial.state == optuna.trial.TrialState.RUNNING:
-            ended = trial.user_attrs.get(ENDED, 0) + (not trial.user_attrs.get(STOPPED, False))
-            if ended >= ENDS:
-                why = f"The process came to its end in it {ended} times; perhaps memory does not suffice."
-                optuna.Trial(study, trial._trial_id).set_user_attr(REASON, why)
-            else:
-                study.enqueue_trial(trial.params, user_attrs={ENDED: ended})
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-
-
-def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that ended by themselves, or early; not those that an interruption cut short."""
-    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED") or _reason(trial)]
-
-
-def _reason(trial: optuna.trial.FrozenTrial) -> str:
-    return str(trial.user_attrs.get(REASON, ""))
-
-
-def _value(trial: optuna.trial.FrozenTrial) -> float | None:
-    return trial.value if trial.state.name == "COMPLETE" else None
-
-
-def _importances(study: optuna.Study) -> dict[str, float]:
-    """By how much of the trials' differences each setting explains (fANOVA, Hutter et al. 2014)."""
-    import optuna
-
-    values = {trial.value for trial in study.trials if trial.state.name == "COMPLETE"}
-    if len(values) < 2:
-        return {}
-    return dict(optuna.importance.get_param_importances(study))
-
-
-def _try_key(settings: Mapping[str, Any], key: str, choice: Range) -> None:
+def _try_key(settings: Mapping[str, Any], base: FinetuneConfig, key: str, choice: Range) -> None:
     """CallerError where the key is no setting, or one that all trials share, or its range holds what it cannot be."""
-    if reason := FIXED.get(key) or FIXED.get(key.partition(".")[0]):
+    fixed = FIXED | FIXED_OF.get(base.task.kind, {})
+    if base.task.kind == "imitate" and not base.distil.teacher:
+        fixed["base.name"] = "without distil.teacher it is the teacher, which trials are measured against"
+    if reason := fixed.get(key) or fixed.get(key.partition(".")[0]):
         raise CallerError(f"{key} cannot be searched over: {reason}.", where=f"search.space.{key}")
     for value in choice.choices or (choice.low, choice.high):
         checked(settings, {key: value}, where=f"search.space.{key}")

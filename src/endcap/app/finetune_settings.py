@@ -14,6 +14,8 @@ from endcap.app.config import described
 from endcap.core.errors import CallerError
 from endcap.models.finetune.config import FinetuneConfig
 
+__all__ = ["FinetuneConfig", "as_toml", "checked", "reference", "settings_of"]
+
 NEXT = "All keys are in docs/reference/finetuning.md."
 
 

@@ -4,7 +4,8 @@ Shoppers are dealt into two halves. The ranker that puts a shopper's candidates 
 from the other half, as one that has seen the answers would seem to need no help; so have the weights by which the judge
 is heard. The judge stays where NDCG@10 over all shoppers asked is better with it by more than chance.
 
-That the judge itself has not read what validation asks is for whoever tunes it to see to (docs/finetuning.md).
+Nor may the judge have learned from what validation asks, or have been chosen by it: a tuning on the shop's own log
+leaves that out (`finetune_data`); of other tables it is for whoever tunes to see to (docs/finetuning.md).
 
 Legend: m candidates at the top of one ranking, q rankings, n candidates of all of them end to end.
 """
@@ -191,8 +192,9 @@ def judge_by(
     lists = [reader.read(one.context, one.items) for one in found if one.context is not None]
     readable = [(history, candidates) for history, candidates in lists if history and len(candidates) > 1]
     if len(readable) < HALVES * LEAST:
-        why = f"only {len(readable)} validation queries have what was bought among the first {config.judge.top}"
-        return Found(None, None, (f"The cross-encoder in {config.judge.model} stays out: {why}, and texts to read.",))
+        why = f"only {len(readable)} validation queries have what was bought among the first {config.judge.top}, and"
+        why += f" texts to read; it takes {HALVES * LEAST}"
+        return Found(None, None, (f"The cross-encoder in {config.judge.model} stays out: {why}.",))
     exported = export_judge(run, readable[:SAMPLED])
     look = SecondLook(exported.judge, texts, Weights(config.judge.top))
     trial = tried(found, listen(look, found, config.train.threads, progress), half, config.judge, config.train.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,9 @@ from endcap.core.errors import CallerError
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from endcap.app.finetune import Run, Source
-    from endcap.models.finetune.config import FinetuneConfig
+    from endcap.app.finetune import Run
+    from endcap.app.finetune_settings import FinetuneConfig
+    from endcap.app.finetune_start import Source
 
 DataArgument = Annotated[
     Path | None, typer.Argument(help="Table of examples: .csv, .jsonl or .parquet; or none, with --shop.")
@@ -105,7 +106,7 @@ def asked_for(
     return settings_of(config, [*options, *(settings or [])])
 
 
-def examples_from(data: Path | None, shop: Path | None, config: Any) -> Path | Source:
+def examples_from(data: Path | None, shop: Path | None, config: FinetuneConfig) -> Path | Source:
     """The table's path, or a shop, of which a table is made where the run does not hold one yet."""
     if (data is None) == (shop is None):
         raise CallerError(
@@ -117,9 +118,9 @@ def examples_from(data: Path | None, shop: Path | None, config: Any) -> Path | S
     return _of_shop(shop, config)
 
 
-def _of_shop(shop: Path, config: Any) -> Source:
-    from endcap.app.finetune import Source
+def _of_shop(shop: Path, config: FinetuneConfig) -> Source:
     from endcap.app.finetune_data import examples_of
+    from endcap.app.finetune_start import Source
     from endcap.app.runtime import Shop
 
     def make() -> DataFrame:

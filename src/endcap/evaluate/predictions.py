@@ -58,9 +58,9 @@ def classes(truth: Array, probabilities: Array) -> dict[str, float]:
     found["ece"] = reliability(sure, guess == truth).ece
     found["log_loss"] = float(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, 1)).mean())
     told = [k for k in np.unique(truth) if 0 < (truth == k).sum() < len(truth)]
-    areas = [sk.roc_auc_score(truth == k, probabilities[:, k]) for k in told]
-    if areas:
-        found["auc"] = float(np.mean(areas))
+    if told:
+        found["auc"] = float(np.mean([sk.roc_auc_score(truth == k, probabilities[:, k]) for k in told]))
+        found["pr_auc"] = float(np.mean([sk.average_precision_score(truth == k, probabilities[:, k]) for k in told]))
     return found
 
 

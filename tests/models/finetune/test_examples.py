@@ -159,6 +159,36 @@ class TestSplit:
             counts = dict(getattr(examples, part)["label"].value_counts().rows())
             assert counts == {"rare": rare, "often": often}
 
+    def test_stratified_shares_out_what_is_rare_in_every_task(self) -> None:
+        """Ten of two hundred rows, or groups of two rows, are 6, 2 and 2."""
+        rows = pl.DataFrame({"row": range(200)}).select(
+            anchor=pl.lit("a"), candidate=pl.lit("c"), text=pl.lit("t"), rare=pl.col("row") % 20 == 7
+        )
+        twice = pl.concat([rows.with_columns(group=pl.int_range(200))] * 2)
+        several = pl.when("rare").then(pl.lit("often|rare|once")).otherwise(pl.lit("often"))
+        number = pl.col("rare").cast(pl.Float64)
+        once = pl.when(pl.int_range(pl.len()) < 200).then(number).otherwise(0.0)
+        for frame, task in (
+            (rows.with_columns(label=number), {"kind": "interest"}),
+            (twice.with_columns(label=once), {"kind": "interest"}),
+            (twice.with_columns(label=once), {"kind": "ranking"}),
+            (rows.with_columns(label=several), {"several": True}),
+            (twice.with_columns(label=several), {}),
+            (rows.with_columns(rating=number + 3), {"kind": "rating"}),
+            (twice.with_columns(rating=number + 3), {"kind": "rating"}),
+        ):
+            examples = part_examples(frame, settings(task=task))
+            parts = (examples.train, examples.valid, examples.test)
+            rare = frame.with_row_index("row", offset=1).filter("rare")["row"]
+            size = frame.height // 200
+            assert [part.height for part in parts] == [120 * size, 40 * size, 40 * size]
+            assert [part["row"].is_in(rare.implode()).sum() for part in parts] == [6 * size, 2 * size, 2 * size]
+
+    def test_labels_too_rare_to_be_shared_out_leave_the_shares_as_they_are(self) -> None:
+        frame = pl.DataFrame({"text": ["t"] * 200, "label": [f"only {n}|{n % 2}" for n in range(200)]})
+        examples = part_examples(frame, settings(task={"several": True}))
+        assert (examples.train.height, examples.valid.height, examples.test.height) == (120, 40, 40)
+
     def test_a_class_of_one_is_learned_from(self) -> None:
         frame = pl.concat([labelled(), pl.DataFrame({"text": ["x"], "label": ["single"]})])
         assert "single" in part_examples(frame, settings()).train["label"]

@@ -15,6 +15,7 @@ import numpy as np
 from endcap.core.errors import CallerError
 from endcap.core.types import Float32Array
 from endcap.models.finetune.config import AugmentConfig
+from endcap.models.finetune.nearest import nearest
 
 PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\s+|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 Change = Callable[[str, np.random.Generator], str]
@@ -63,10 +64,11 @@ class Synonyms:
         self._near: dict[str, list[str]] = {}
         for start in range(0, len(words), 1024):
             cosines = vectors[start : start + 1024] @ vectors.T
-            for row, word in enumerate(words[start : start + 1024]):
-                cosines[row, start + row] = -1
-                best = np.argsort(-cosines[row])[:most]
-                near = [words[place] for place in best if cosines[row, place] >= least]
+            rows = np.arange(len(cosines))
+            cosines[rows, start + rows] = -1
+            best = nearest(cosines, min(most, len(words)))
+            for word, places, found in zip(words[start : start + 1024], best, cosines, strict=True):
+                near = [words[place] for place in places if found[place] >= least]
                 if near:
                     self._near[word] = near
 

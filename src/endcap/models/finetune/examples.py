@@ -45,6 +45,7 @@ READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
 }
 FEWEST = 10
+QUANTILES = 10  # of ratings
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +226,54 @@ def _parts(frame: pl.DataFrame, config: FinetuneConfig) -> np.ndarray:
     split = config.split
     if split.by == "time":
         return _by_time(frame, split)
-    draw = rng(config.train.seed, "finetune split")
-    if "group" in frame.columns:
-        codes = group_codes(frame)
-        parts: np.ndarray = _shared_out(draw.permutation(int(codes.max()) + 1), split)[codes]
-        return parts
-    if split.by == "random" or config.task.kind != "classification" or config.task.several:
-        return _shared_out(draw.permutation(frame.height), split)
-    parts = np.zeros(frame.height, dtype=np.int64)
-    labels = frame["label"].rank("dense").to_numpy()
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
+    draw, units = rng(config.train.seed, "finetune split"), group_codes(frame)
+    stratified = split.by == "stratified" and stratified_by(frame, config.task)
+    strata = _strata(frame, config.task, units) if stratified else np.zeros(int(units.max()) + 1, np.int64)
+    parts = np.zeros(len(strata), np.int64)
+    for stratum in np.unique(strata):
+        places = np.flatnonzero(strata == stratum)
         parts[places] = _shared_out(draw.permutation(len(places)), split)
-    return parts
+    of_rows: np.ndarray = parts[units]
+    return of_rows
+
+
+def stratified_by(frame: pl.DataFrame, task: TaskConfig) -> str:
+    """What a stratified split keeps the shares of, in words; empty where the task has nothing to go by."""
+    grouped = "group" in frame.columns
+    match task.kind:
+        case "classification" | "interest":
+            if grouped or task.several:
+                return f"the rarest label of each {'group' if grouped else 'row'}"
+            return "label"
+        case "rating":
+            return "the mean rating of each group" if grouped else "rating"
+        case "ranking":
+            return "whether a list has a relevant candidate"
+    return ""
+
+
+def _strata(frame: pl.DataFrame, task: TaskConfig, units: np.ndarray) -> np.ndarray:
+    """int64, of each unit: a row, or a group. units: int64 [n], each row's. Where a unit may have several labels, those
+    that are too rare to be shared out are left aside."""
+    count = int(units.max()) + 1
+    if task.kind == "rating":
+        mean = np.bincount(units, frame["rating"].to_numpy()) / np.bincount(units)
+        tenths: np.ndarray = (pl.Series(mean).rank("min").to_numpy() - 1) * QUANTILES // count
+        return tenths.astype(np.int64)
+    label = pl.col("label") > 0 if task.kind == "ranking" else pl.col("label")
+    held = frame.select(label, unit=pl.Series(units))
+    held = (held.explode("label") if task.several else held).unique()
+    held = held.with_columns(
+        stratum=pl.col("label").rank("dense").fill_null(0).cast(pl.Int64), units=pl.len().over("label")
+    )
+    many = task.several or "group" in frame.columns
+    kept = held.filter(pl.col("units") >= FEWEST) if many else held
+    first = kept.sort("units", "stratum").unique("unit", keep="first", maintain_order=True)
+    strata = np.zeros(count, np.int64)
+    strata[first["unit"].to_numpy()] = first["stratum"].to_numpy()
+    if many:
+        strata[np.bincount(strata)[strata] < FEWEST] = 0
+    return strata
 
 
 def _by_time(frame: pl.DataFrame, split: SplitConfig) -> np.ndarray:

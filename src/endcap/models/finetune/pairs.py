@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from endcap.core.determinism import rng
-from endcap.core.types import Float32Array, Int64Array
+from endcap.core.types import Float32Array
 from endcap.models.finetune import losses
 from endcap.models.finetune.heads import Bags, BiModel, product
+from endcap.models.finetune.nearest import nearest
 from endcap.models.finetune.tasks import Rows, TuneTask
 
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
@@ -103,7 +104,7 @@ class Pairs(TuneTask):
             for row, text in enumerate(part["candidate"]):
                 if text in place:
                     scores[row, place[text]] = -np.inf
-            near = _nearest(scores, last)[:, first:]
+            near = nearest(scores, last)[:, first:]
             for choice, values in zip(near, np.take_along_axis(scores, near, 1), strict=True):
                 sound = choice[np.isfinite(values)]
                 mined.append([texts[at] for at in draw.permutation(sound)[: self.config.task.hard_negatives]])
@@ -121,10 +122,3 @@ class Pairs(TuneTask):
             parts = [self.net(texts[start : start + size]).texts.float().cpu() for start in range(0, len(texts), size)]
         self.net.train(training)
         return torch.cat(parts).numpy()
-
-
-def _nearest(scores: Float32Array, count: int) -> Int64Array:
-    """[b, count]: the columns of each row's highest scores, best first."""
-    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
-    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, 1)
