@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from endcap.models import distributed
 from endcap.models.finetune.config import FinetuneConfig
+from endcap.models.finetune.heads import BiModel, Vectors
 from endcap.models.finetune.labels import class_weights, label_tensor, labels_of
 from endcap.models.finetune.losses import classes
 from endcap.models.finetune.tasks import Classification, Matching, Rating, TuneTask
@@ -193,6 +194,46 @@ class TestLabels:
         logits = task.net(task.train[rows]["text"].to_list())
         wanted = classes(logits, label_tensor(task.train[rows], ("a", "b"), False), torch.tensor([2.5, 0.625]), 0.2)
         torch.testing.assert_close(task.loss(rows), wanted)
+
+
+class Angles(BiModel):
+    """A text is the angle of its own vector, in degrees."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.log_scale, self.bias = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.zeros(1))
+
+    def forward(self, texts: Sequence[str]) -> Vectors:
+        angles = torch.tensor([float(text) for text in texts]).deg2rad()
+        return Vectors(torch.stack([angles.cos(), angles.sin()], 1), self.log_scale.exp(), self.bias * 1)
+
+
+class TestLevel:
+    @staticmethod
+    def task(tuning: Tuning, kind: str, teacher: Tensor | None = None) -> Matching:
+        rows = {"anchor": [["0"]] * 4, "candidate": ["0", "10", "20", "30"], "label": [1.0, 0, 0, 0], "group": [1] * 4}
+        frame, config = pl.DataFrame(rows), tuning(task={"kind": kind})
+        return Matching(Angles(), config, frame, frame, lambda rows, found: {}, teacher=teacher)
+
+    @pytest.mark.parametrize(
+        ("kind", "teacher", "level"),
+        [
+            ("interest", None, -np.log(3)),
+            ("interest", torch.tensor([3.0, 0, 0, 1]), 1.0),
+            ("ranking", torch.tensor([3.0, 0, 0, 1]), 1.0),
+        ],
+    )
+    def test_is_the_labels_or_the_teachers(
+        self, tuning: Tuning, kind: str, teacher: Tensor | None, level: float
+    ) -> None:
+        task = self.task(tuning, kind, teacher)
+        task.set_level()
+        assert float(task.outputs(task.train).mean()) == pytest.approx(level, abs=1e-5)
+
+    def test_is_nothing_to_an_order(self, tuning: Tuning) -> None:
+        task = self.task(tuning, "ranking")
+        task.set_level()
+        assert task.net.bias.item() == 0
 
 
 class TestRating:

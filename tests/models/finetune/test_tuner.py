@@ -66,6 +66,17 @@ class TestLearning:
         outcome = tuned_on(liked, tuning(task={"kind": kind, "loss": loss}))
         assert best(outcome, "ndcg@10") > 0.95
 
+    def test_probabilities_begin_at_the_base_rate_and_learn_at_a_rate_of_their_own(
+        self, tuning: Tuning, tuned_on: TunedOn, liked: pl.DataFrame
+    ) -> None:
+        """At the body's rate nothing would have moved; a scale of 20 alone says yes to nearly everything."""
+        train = {"lr": 1e-7, "epochs": 6, "metric": "log_loss"}
+        outcome = tuned_on(liked, tuning(task={"kind": "interest"}, method={"kind": "frozen"}, train=train))
+        said = [metrics["log_loss"] for metrics in outcome.metrics]
+        assert said[0] < 1.2
+        assert said[-1] < said[0] - 0.02
+        assert outcome.task.predict(liked).mean() < 0.5
+
     def test_a_cross_encoder_reads_the_history(self, tuning: Tuning, tuned_on: TunedOn, liked: pl.DataFrame) -> None:
         """Those of one taste want everything."""
         task = {"kind": "interest", "architecture": "cross"}
@@ -239,6 +250,12 @@ class TestSettings:
     ) -> None:
         with pytest.raises(CallerError, match=said):
             tuned_on(colours, tuning(**sections))
+
+    def test_a_frozen_bi_encoder_has_no_order_to_learn(
+        self, tuning: Tuning, tuned_on: TunedOn, liked: pl.DataFrame
+    ) -> None:
+        with pytest.raises(CallerError, match="would change an order"):
+            tuned_on(liked, tuning(task={"kind": "ranking"}, method={"kind": "frozen"}))
 
     def test_a_base_that_is_not_there_is_told(
         self, tuning: Tuning, tuned_on: TunedOn, colours: pl.DataFrame, tmp_path: Path

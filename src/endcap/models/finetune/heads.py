@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from endcap.models.finetune.backbone import Backbone
 
 HEAD_DROPOUT = 0.1
+LEVEL_RATE = 1e-2  # peak learning rate of what turns cosines into probabilities: two numbers, far from where they go
 
 
 class CrossModel(nn.Module):

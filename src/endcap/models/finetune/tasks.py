@@ -35,6 +35,7 @@ Rows = list[int]
 Measure = Callable[[pl.DataFrame, Float32Array], dict[str, float]]
 POOL = 50  # batches whose rows are sorted by length together
 PREDICTED_AT_ONCE = 256
+LEVELLED = 500  # training rows that tell how high cosines are before training
 
 
 class TuneTask(ABC):
@@ -273,6 +274,22 @@ class Matching(TuneTask):
         weight = self.config.distil.weight
         told = losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0)
         return (1 - weight) * found + weight * told
+
+    @property
+    def has_level(self) -> bool:
+        """Whether a bi-encoder's logits are more than an order: probabilities, or what a teacher says."""
+        return isinstance(self.net, BiModel) and (self.config.task.kind == "interest" or self.teacher is not None)
+
+    def set_level(self) -> None:
+        """To be called before training: a bi-encoder's mean logit becomes the base rate's, or the teacher's. All texts
+        are somewhat alike to a pretrained model, whose cosines would say yes to everything."""
+        if not isinstance(self.net, BiModel) or not self.has_level:
+            return
+        places = rng(self.config.train.seed, "level").permutation(self.train.height)[:LEVELLED]
+        wanted = self._wanted.mean().logit() if self.teacher is None else self.teacher.mean()
+        self.net.eval()
+        with torch.no_grad():
+            self.net.bias += float(wanted - self.outputs(self.train[places]).mean())
 
     def counted(self, rows: Rows) -> float:
         """Rows of interest; of ranking, lists with a positive label, or pairs of unequal ones."""

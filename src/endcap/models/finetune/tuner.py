@@ -21,6 +21,7 @@ from endcap.models.finetune.augment import Augmenter, Synonyms, hook
 from endcap.models.finetune.backbone import blocks_of
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.heads import LEVEL_RATE
 from endcap.models.finetune.labels import labels_of
 from endcap.models.finetune.masked import MaskedModel, MaskedRewriter
 from endcap.models.finetune.memory import within_memory
@@ -117,6 +118,8 @@ def _tune(
     task.parts, task.evaluated = parts, evaluated
     if checkpoint is not None:
         task.remember(checkpoint.with_suffix(".jsonl"), run_id)
+    if isinstance(task, Matching):
+        task.set_level()
     gradients = plain if config.adversarial.kind == "none" else Adversary(_embedding(tuned.net), config.adversarial)
     distributed.shard(tuned.net, _blocks(tuned.net))
     report = train(
@@ -127,7 +130,7 @@ def _tune(
         run_id=run_id,
         progress=None if progress is None else lambda at: progress(at, task),
         gradients=gradients,
-        scale=lambda name: 1.0 if ".body." in f".{name}" else config.train.head_rate,
+        scale=partial(_rate, task),
         after_step=lambda step: None if isinstance(tuned.net, MaskedModel) else allot_rank(tuned.net.backbone, step),
         pieces=task.pieces,
     )
@@ -136,6 +139,15 @@ def _tune(
         task.net = tuned.net
     metrics = [task.evaluations[number] for number in range(len(report.epochs)) if number in task.evaluations]
     return Outcome(tuned, task, report, metrics, learns, parameters, _notes(config, parts))
+
+
+def _rate(task: TuneTask, parameter: str) -> float:
+    """Of a parameter, by its name, as a multiple of the body's."""
+    if ".body." in f".{parameter}":
+        return 1.0
+    if isinstance(task, Matching) and task.has_level:
+        return LEVEL_RATE / task.config.train.lr
+    return task.config.train.head_rate
 
 
 def _notes(config: FinetuneConfig, parts: int) -> tuple[str, ...]:
@@ -162,6 +174,12 @@ def _check(config: FinetuneConfig) -> None:
             f"Nothing is left to learn: {kind} has no head beside the frozen model.",
             where="method.kind",
             next_step="Choose lora, or another method.",
+        )
+    if kind == "ranking" and config.task.architecture == "bi" and method == "frozen":
+        raise CallerError(
+            "Nothing is left to learn that would change an order: a bi-encoder's vectors stay as they are.",
+            where="method.kind",
+            next_step='Choose lora, or another method, or `task.architecture = "cross"`.',
         )
     if method == "adalora" and distributed.processes() > 1:
         raise CallerError(
