@@ -15,7 +15,7 @@ import hashlib
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +38,7 @@ from endcap.models.config import MEMBERS_APART
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples, part_examples, read_examples
 from endcap.models.finetune.heads import BiModel
+from endcap.models.finetune.pairs import Pairs, knowing
 from endcap.models.finetune.tasks import TuneTask
 from endcap.models.finetune.tracking import CURVES, Log, tracking
 from endcap.models.finetune.tuned import READING, files_digest, run_model
@@ -202,6 +203,8 @@ def _measured(
     outcomes: list[Outcome], examples: Examples, measures: Measures, tell: Tell
 ) -> tuple[dict[str, dict[str, float]], Float32Array]:
     """Metrics of validation, of test, of its segments and of harmed test texts; and what was predicted for the test."""
+    if isinstance(outcomes[0].task, Pairs):  # a harmed anchor no longer tells which rows are its own
+        examples = replace(examples, test=knowing(examples.test))
 
     def predict(frame: pl.DataFrame) -> Float32Array:
         found: Float32Array = np.mean([outcome.task.predict(frame) for outcome in outcomes], axis=0)

@@ -1,7 +1,8 @@
-"""Contrastive tuning: an anchor should be nearer to its own candidate than to any other.
+"""Contrastive tuning: an anchor should be nearer to its own candidates than to any other.
 
 Every other candidate of a batch is a negative (InfoNCE), as are, on request, mined ones: those that the model, as it
-is now, puts near the anchor though they are not its own (Xiong et al. 2021, ANCE).
+is now, puts near the anchor though they are not its own (Xiong et al. 2021, ANCE). What stands beside the same anchor
+in another row of the part is its own as well.
 
 Dimension legend: n rows, b rows of a batch, c candidates, d width.
 """
@@ -22,6 +23,7 @@ from endcap.models.finetune.tasks import Rows, TuneTask
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
 FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
 ENCODED_AT_ONCE = 512
+APART = "\x1f"  # of an anchor's texts, and in none of them
 SAME = 1e-6  # cosines no further apart are equal
 
 
@@ -33,6 +35,7 @@ class Pairs(TuneTask):
 
     def __init__(self, *args: object, **named: object) -> None:
         super().__init__(*args, **named)  # type: ignore[arg-type]
+        self.train = knowing(self.train)
         self.keeps_groups = "group" in self.train.columns  # their texts are read once for many rows
         self._mined: list[list[str]] = []
 
@@ -63,7 +66,8 @@ class Pairs(TuneTask):
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """The place, from 1, of each row's candidate among the frame's distinct candidates, POOLED of them at most, its
-        anchor's other known texts left out; equal ones count as before it: [n]."""
+        anchor's other candidates and known texts left out; equal ones count as before it: [n]."""
+        frame = knowing(frame)
         texts = list(dict.fromkeys(frame["candidate"].to_list()))
         place = {text: number for number, text in enumerate(texts)}
         pool = {text: number for number, text in enumerate(texts[:POOLED])}
@@ -121,6 +125,15 @@ class Pairs(TuneTask):
             parts = [self.net(texts[start : start + size]).texts.float().cpu() for start in range(0, len(texts), size)]
         self.net.train(training)
         return torch.cat(parts).numpy()
+
+
+def knowing(frame: pl.DataFrame) -> pl.DataFrame:
+    """With every candidate of an anchor among what is `known` of it."""
+    told = frame.with_columns(_key=pl.col("anchor").list.join(APART))
+    own = told.group_by("_key").agg(_own=pl.col("candidate").unique(maintain_order=True))
+    told = told.join(own, on="_key", how="left", maintain_order="left")
+    known = pl.concat_list("known", "_own") if "known" in frame.columns else pl.col("_own")
+    return told.with_columns(known=known).drop("_key", "_own")
 
 
 def _nearest(scores: Float32Array, count: int) -> Int64Array:
