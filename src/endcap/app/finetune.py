@@ -207,8 +207,8 @@ def _measured(
         examples = replace(examples, test=knowing(examples.test))
 
     def predict(frame: pl.DataFrame) -> Float32Array:
-        found: Float32Array = np.mean([outcome.task.predict(frame) for outcome in outcomes], axis=0)
-        return found
+        first, *others = (outcome.task for outcome in outcomes)
+        return first.predict_together(others, frame)
 
     metrics: dict[str, dict[str, float]] = {}
     predicted = np.zeros(0, np.float32)

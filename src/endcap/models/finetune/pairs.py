@@ -9,6 +9,8 @@ Dimension legend: n rows, b rows of a batch, c candidates, d width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import torch
@@ -67,16 +69,22 @@ class Pairs(TuneTask):
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """The place, from 1, of each row's candidate among the frame's distinct candidates, POOLED of them at most, its
         anchor's other candidates and known texts left out; equal ones count as before it: [n]."""
+        return self.predict_together((), frame)
+
+    def predict_together(self, others: Sequence[TuneTask], frame: pl.DataFrame) -> Float32Array:
+        """Places by the mean of the models' cosines."""
+        members = [self, *(task for task in others if isinstance(task, Pairs))]
         frame = knowing(frame)
         texts = list(dict.fromkeys(frame["candidate"].to_list()))
         place = {text: number for number, text in enumerate(texts)}
         pool = {text: number for number, text in enumerate(texts[:POOLED])}
-        vectors, ranks = self._encode(texts), np.empty(frame.height, np.float32)
+        vectors, ranks = [task._encode(texts) for task in members], np.empty(frame.height, np.float32)
         row = 0
         for part in frame.iter_slices(ENCODED_AT_ONCE):
-            anchors, right = self._anchors(part), np.array([place[text] for text in part["candidate"]])
-            scores = anchors @ vectors[: len(pool)].T
-            mine = (anchors * vectors[right]).sum(1)
+            right = np.array([place[text] for text in part["candidate"]])
+            said = [(task._anchors(part), encoded) for task, encoded in zip(members, vectors, strict=True)]
+            scores = np.mean([anchors @ encoded[: len(pool)].T for anchors, encoded in said], axis=0)
+            mine = np.mean([(anchors * encoded[right]).sum(1) for anchors, encoded in said], axis=0)
             scores[self._ignored(part, pool).numpy()] = -np.inf
             inside = right < len(pool)
             scores[inside, right[inside]] = -np.inf

@@ -80,6 +80,11 @@ class TuneTask(ABC):
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """float32 [n] or [n, k], what `measure` takes."""
 
+    def predict_together(self, others: Sequence[TuneTask], frame: pl.DataFrame) -> Float32Array:
+        """As `predict`, by this model and others that were tuned alike: the mean of what they say."""
+        found: Float32Array = np.mean([task.predict(frame) for task in (self, *others)], axis=0)
+        return found
+
     def counted(self, rows: Rows) -> float:
         """How much there is in the rows that their loss is the mean of."""
         return float(len(rows))

@@ -46,7 +46,7 @@ TAUGHT = ("classification", "interest", "ranking", "imitate")
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """metrics: of every evaluation, in order. learns, parameters: how many there are of each. notes: what was done in
-    another way than asked, in sentences."""
+    another way than asked, and what uses less than all of it, in sentences."""
 
     tuned: Tuned
     task: TuneTask
@@ -151,13 +151,16 @@ def _rate(task: TuneTask, parameter: str) -> float:
 
 
 def _notes(config: FinetuneConfig, parts: int) -> tuple[str, ...]:
+    together = "Figures and answers are of all models together; "
+    together += "`encoder/`, a judge, a teacher and a base take the first alone."
+    notes = (together,) if config.ensemble > 1 else ()
     if parts == 1:
-        return ()
+        return notes
     size = config.train.batch_size
     note = f"Memory did not suffice for {size} examples at once: they were read in {parts} pieces of about "
     note += f"{-(-size // parts)}, whose gradients add up to the same step"
     alone = {"pairs": "; a piece's negatives are its own", "imitate": "; a piece's texts are compared with its own"}
-    return (note + alone.get(config.task.kind, "") + ".",)
+    return (note + alone.get(config.task.kind, "") + ".", *notes)
 
 
 def _check(config: FinetuneConfig) -> None:
