@@ -300,6 +300,29 @@ class TestSettings:
         assert len(outcome.metrics) == 4
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"task": {"kind": "imitate"}},
+        {"task": {"kind": "ranking", "architecture": "cross", "loss": "bpr"}},
+        {"task": {"kind": "pairs"}},
+        {"method": {"kind": "adalora"}},
+    ],
+    ids=["imitate", "ranking", "pairs", "adalora"],
+)
+def test_losses_stay_in_float32_whatever_the_precision(
+    tuning: Tuning, colours: pl.DataFrame, liked: pl.DataFrame, sections: dict[str, dict[str, object]]
+) -> None:
+    config = tuning(**sections)
+    examples = part_examples(liked if sections.get("task", {}).get("kind") in ("ranking", "pairs") else colours, config)
+    task = tuner.task_of(tuner._new(config, examples), examples, lambda rows, found: {})
+    with torch.autocast("cpu", torch.bfloat16):
+        assert task.loss(list(range(8))).dtype == torch.float32
+        assert torch.as_tensor(task.penalty()).dtype == torch.float32
+        said = task.net(["red shoes"])
+        assert (said if isinstance(said, Tensor) else said.texts).dtype == torch.float32
+
+
 def test_the_packaged_model_learns_to_tell_intents(tuned_on: TunedOn) -> None:
     """Words of the test are not among those of training: what it read before is what tells."""
     ask = {

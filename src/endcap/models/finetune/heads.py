@@ -28,8 +28,10 @@ class CrossModel(nn.Module):
         self.head = nn.Sequential(nn.Dropout(HEAD_DROPOUT), nn.Linear(backbone.dim, outputs))
 
     def forward(self, texts: Sequence[str], others: Sequence[str] | None = None) -> Tensor:
-        """[n, k]"""
-        out: Tensor = self.head(self.backbone(texts, others))
+        """float32 [n, k]"""
+        pooled = self.backbone(texts, others)
+        with torch.autocast(pooled.device.type, enabled=False):
+            out: Tensor = self.head(pooled)
         return out
 
 

@@ -23,7 +23,7 @@ from endcap.models import distributed
 from endcap.models.finetune import losses
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
 from endcap.models.finetune.examples import group_codes
-from endcap.models.finetune.heads import Bags, BiModel, CrossModel
+from endcap.models.finetune.heads import Bags, BiModel, CrossModel, product
 from endcap.models.finetune.labels import class_weights, label_tensor
 from endcap.models.finetune.masked import MaskedModel
 from endcap.models.judge import JOINED, joined
@@ -371,8 +371,7 @@ class Imitate(TuneTask):
     def _loss(self, rows: Rows) -> Tensor:
         vectors = self.net(self.altered(self.train[rows]["text"].to_list(), rows)).texts
         wanted = self._wanted[rows].to(vectors.device)
-        gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
-        return gap.square().mean()
+        return (product(vectors, vectors.T) - product(wanted, wanted.T)).square().mean()
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """How far each text's cosines to the others of its part are from the teacher's, on average: [n]."""
@@ -380,8 +379,7 @@ class Imitate(TuneTask):
         def gaps(part: pl.DataFrame) -> Tensor:
             texts = part["text"].to_list()
             vectors, wanted = self.net(texts).texts.cpu(), self._teach(texts)
-            gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
-            return gap.abs().mean(1)
+            return (product(vectors, vectors.T) - product(wanted, wanted.T)).abs().mean(1)
 
         found: Float32Array = self.in_parts(frame, gaps).numpy()
         return found
