@@ -273,13 +273,19 @@ class TestSettings:
         with pytest.raises(CallerError, match="tuned for another task"):
             tuned_on(colours, tuning(task={"several": True}, distil={"teacher": str(tmp_path)}))
 
+    @pytest.mark.parametrize("lists", [False, True])
     @pytest.mark.parametrize(("evaluations", "accumulate"), [(1, 1), (2, 1), (3, 2), (50, 1)])
     def test_adalora_plans_by_the_steps_there_are(
-        self, tuning: Tuning, tuned_on: TunedOn, colours: pl.DataFrame, evaluations: int, accumulate: int
+        self, tuning: Tuning, colours: pl.DataFrame, evaluations: int, accumulate: int, lists: bool
     ) -> None:
+        """Lists of 1 to 24 rows are longer than a batch, or shorter, and never parted."""
         loop = {"epochs": 2, "evaluations": evaluations, "accumulate": accumulate, "batch_size": 8}
-        config = tuner._in_passes(tuning(train=loop), part_examples(colours, tuning()))
-        examples = part_examples(colours, config)
+        sizes = pl.Series([size for size in (1, 2, 3, 24, 5, 13) * 2 for _ in range(size)])
+        groups = {"anchor": pl.col("text"), "candidate": pl.col("text"), "label": pl.arange(96) % 2, "group": sizes}
+        frame = colours.with_columns(**groups) if lists else colours
+        config = tuning(train=loop, task={"kind": "ranking" if lists else "classification"})
+        config = tuner._in_passes(config, part_examples(frame, config))
+        examples = part_examples(frame, config)
         task = TuneTask.batches
         net = tuner._new(config, examples)
         made = tuner.task_of(net, examples, lambda rows, found: {})

@@ -19,8 +19,9 @@ from torch import Tensor
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array, Int64Array
 from endcap.models.finetune import losses
+from endcap.models.finetune.batches import Rows
 from endcap.models.finetune.heads import Bags, BiModel, product
-from endcap.models.finetune.tasks import Rows, TuneTask
+from endcap.models.finetune.tasks import TuneTask
 
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
 FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
@@ -33,12 +34,10 @@ class Pairs(TuneTask):
     """anchor, candidate, and `known`: texts that are no honest negatives for this anchor."""
 
     net: BiModel
-    sorted_by_length = False  # negatives of like length would be too easy to tell by it
 
     def __init__(self, *args: object, **named: object) -> None:
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self.train = knowing(self.train)
-        self.keeps_groups = "group" in self.train.columns  # their texts are read once for many rows
         self._mined: list[list[str]] = []
 
     def batches(self, epoch: int) -> list[Rows]:
@@ -47,9 +46,6 @@ class Pairs(TuneTask):
         if self.config.task.hard_negatives:
             self._mined = self._mine()
         return found
-
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["candidate"]
 
     def _loss(self, rows: Rows) -> Tensor:
         part = self.train[rows]

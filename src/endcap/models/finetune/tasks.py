@@ -19,31 +19,24 @@ from torch import Tensor, nn
 from endcap.core.artifacts import replace_atomically
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array
-from endcap.models import distributed
 from endcap.models.finetune import losses
+from endcap.models.finetune.batches import Batches, Rows
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
-from endcap.models.finetune.examples import group_codes
 from endcap.models.finetune.heads import Bags, BiModel, CrossModel, product
 from endcap.models.finetune.labels import class_weights, label_tensor
 from endcap.models.finetune.masked import MaskedModel
-from endcap.models.judge import JOINED, joined
+from endcap.models.judge import joined
 
 if TYPE_CHECKING:
     from endcap.models.finetune.augment import Augmenter
 
-Rows = list[int]
 Measure = Callable[[pl.DataFrame, Float32Array], dict[str, float]]
-POOL = 50  # batches whose rows are sorted by length together
 PREDICTED_AT_ONCE = 256
 LEVELLED = 500  # training rows that tell how high cosines are before training
 
 
 class TuneTask(ABC):
     """Rows of a table and a model over them. measure: (rows, what was predicted for them) -> metrics by name."""
-
-    sorted_by_length = True
-    keeps_groups = False  # rows of a group follow each other
-    whole_groups = False  # and are never parted by the end of a batch, nor among processes
 
     def __init__(
         self,
@@ -64,14 +57,10 @@ class TuneTask(ABC):
         self.epoch = 0  # of the loop
         self.before = 0  # batches that the run has read before this epoch
         self._pass = 0  # over the training part
-        self._lengths = self._texts(train).str.len_chars().to_numpy()
-        self.groups = group_codes(train)
+        self._batches = Batches(train, config)
+        self.groups = self._batches.groups
 
     # -- what a task says of itself
-
-    @abstractmethod
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        """A text of each row, by whose length rows are batched."""
 
     @abstractmethod
     def _loss(self, rows: Rows) -> Tensor: ...
@@ -95,7 +84,7 @@ class TuneTask(ABC):
         """An epoch of the loop is one of the passes' `evaluations` parts. Each process gets its own rows."""
         parts = self.config.train.evaluations
         self.epoch, self._pass = epoch, epoch // parts
-        batches = self._batches(self._order(self._pass))
+        batches = self._batches.of_pass(self._pass)
         draw = rng(self.config.train.seed, f"batches {self._pass}")
         shuffled = [batches[place] for place in draw.permutation(len(batches))]
         chosen = np.array_split(np.arange(len(shuffled)), parts)[epoch % parts]
@@ -111,7 +100,7 @@ class TuneTask(ABC):
         if self.parts == 1:
             return [(rows, 1.0)]
         places = np.array(rows)
-        _, units = np.unique(self._units(places), return_inverse=True)
+        _, units = np.unique(self._batches.units(places), return_inverse=True)
         split = np.array_split(np.arange(units.max() + 1), min(self.parts, units.max() + 1))
         pieces = [places[np.isin(units, part)].tolist() for part in split]
         counts = [self.counted(piece) for piece in pieces]
@@ -153,46 +142,11 @@ class TuneTask(ABC):
             parts = [run(part).float().cpu() for part in frame.iter_slices(size)]
         return torch.cat(parts) if parts else torch.zeros(0)
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """Rows by lot; those of a group, or of like length, together, as the task wishes."""
-        draw = rng(self.config.train.seed, f"order {epoch}")
-        if self.keeps_groups:
-            return np.argsort(draw.permutation(int(self.groups.max()) + 1)[self.groups], kind="stable")
-        order = draw.permutation(self.train.height)
-        if not self.sorted_by_length:
-            return order
-        pool = POOL * self.config.train.batch_size
-        parts = [order[start : start + pool] for start in range(0, len(order), pool)]
-        return np.concatenate([part[np.argsort(self._lengths[part], kind="stable")] for part in parts])
-
-    def _batches(self, order: np.ndarray) -> list[Rows]:
-        """This process's rows of each batch. A row, or a whole group, goes to one process; all have as many of them,
-        so a remainder that cannot be shared is left out of this pass."""
-        rank, processes = distributed.rank(), distributed.processes()
-        starts = np.unique(self._units(order), return_index=True)[1]
-        starts.sort()
-        shared = len(starts) // processes * processes
-        end = int(starts[shared]) if shared < len(starts) else len(order)
-        size = self.config.train.batch_size * processes
-        allowed = starts[processes:shared:processes]
-        wanted = np.searchsorted(allowed, np.arange(size, end, size))
-        cuts = np.unique(allowed[wanted[wanted < len(allowed)]])
-        owner = np.searchsorted(starts, np.arange(end), side="right") - 1
-        mine = owner % processes == rank
-        return [order[places[mine[places]]].tolist() for places in np.split(np.arange(end), cuts)]
-
-    def _units(self, rows: np.ndarray) -> np.ndarray:
-        """A number for what is not to be parted: a row, or its group."""
-        return self.groups[rows] if self.whole_groups else np.arange(len(rows))
-
 
 class ReadingTask(TuneTask):
     """Classification and rating: a text, or two, and k outputs."""
 
     net: CrossModel
-
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["text"]
 
     def outputs(self, frame: pl.DataFrame) -> Tensor:
         """[n, k], in evaluation."""
@@ -261,10 +215,6 @@ class Matching(TuneTask):
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self.teacher = teacher
         self._wanted = torch.tensor(self.train["label"].to_numpy().copy())
-        self.keeps_groups = self.whole_groups = self.config.task.kind == "ranking"
-
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["anchor"].list.join(JOINED)
 
     def _loss(self, rows: Rows) -> Tensor:
         logits = self._logits(self.train[rows], rows)
@@ -334,9 +284,6 @@ class Masked(TuneTask):
 
     net: MaskedModel
 
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["text"]
-
     def _loss(self, rows: Rows) -> Tensor:
         out: Tensor = self.net(self.altered(self.train[rows]["text"].to_list(), rows), self.config.task.mask_share)
         return out
@@ -364,9 +311,6 @@ class Imitate(TuneTask):
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self._teach = teach
         self._wanted = torch.cat([teach(part["text"].to_list()) for part in self.train.iter_slices(PREDICTED_AT_ONCE)])
-
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["text"]
 
     def _loss(self, rows: Rows) -> Tensor:
         vectors = self.net(self.altered(self.train[rows]["text"].to_list(), rows)).texts

@@ -19,6 +19,7 @@ from endcap.models import distributed
 from endcap.models.finetune.adversarial import Adversary
 from endcap.models.finetune.augment import Augmenter, Synonyms, hook
 from endcap.models.finetune.backbone import blocks_of
+from endcap.models.finetune.batches import Batches
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.heads import LEVEL_RATE
@@ -202,18 +203,19 @@ def _check(config: FinetuneConfig) -> None:
 
 def _in_passes(config: FinetuneConfig, examples: Examples) -> FinetuneConfig:
     """The loop's epochs are parts of a pass over the data, one for each evaluation."""
-    batches = examples.train.height // (config.train.batch_size * distributed.processes())
-    parts = min(config.train.evaluations, max(1, batches))
+    batches = Batches(examples.train, config)
+    fewest = min(batches.count(number) for number in range(config.train.epochs))
+    parts = min(config.train.evaluations, fewest)
     changed = config.train.model_copy(update={"epochs": config.train.epochs * parts, "evaluations": parts})
     return config.model_copy(update={"train": changed})
 
 
 def _steps(config: FinetuneConfig, examples: Examples) -> int:
     """Changes of the weights in the whole run, its epochs being parts of a pass."""
-    loop = config.train
-    batches = math.ceil(examples.train.height / loop.batch_size)
-    parts = np.array_split(np.arange(batches), loop.evaluations)
-    return loop.epochs // loop.evaluations * sum(math.ceil(len(part) / loop.accumulate) for part in parts)
+    loop, batches = config.train, Batches(examples.train, config)
+    counts = [batches.count(number) for number in range(loop.epochs // loop.evaluations)]
+    parts = [part for count in counts for part in np.array_split(np.arange(count), loop.evaluations)]
+    return sum(math.ceil(len(part) / loop.accumulate) for part in parts)
 
 
 def _new(config: FinetuneConfig, examples: Examples) -> Tuned:
