@@ -16,7 +16,7 @@ from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.heads import BiModel, Vectors
 from endcap.models.finetune.labels import class_weights, label_tensor, labels_of
 from endcap.models.finetune.losses import classes
-from endcap.models.finetune.tasks import Classification, Matching, Rating, TuneTask
+from endcap.models.finetune.tasks import Classification, Matching, Piece, Rating, TuneTask
 
 Tuning = Callable[..., FinetuneConfig]
 
@@ -35,7 +35,9 @@ class Lengths(nn.Module):
 
 def reading(tuning: Tuning, rows: int = 50, **sections: dict[str, object]) -> Classification:
     draw = np.random.default_rng(0)
-    labels = ["a", "b", "b", "b", "b"] * (rows // 5)
+    labels: list[object] = ["a", "b", "b", "b", "b"] * (rows // 5)
+    if sections.get("task", {}).get("several"):
+        labels = [[label] for label in labels]
     frame = pl.DataFrame({"text": ["x" * n for n in draw.integers(1, 40, rows)], "label": labels})
     config = tuning(**{"train": {"batch_size": 8}} | sections)
     return Classification(Lengths(), config, frame, frame.clear(), lambda rows, found: {}, labels=["a", "b"])
@@ -61,6 +63,10 @@ def ranking(tuning: Tuning, **sections: dict[str, object]) -> Matching:
 
 def flat(batches: Sequence[Sequence[int]]) -> list[int]:
     return [row for batch in batches for row in batch]
+
+
+def rows_of(piece: list[int] | Piece) -> list[int]:
+    return piece.rows if isinstance(piece, Piece) else piece
 
 
 class TestBatches:
@@ -133,6 +139,7 @@ class TestBatches:
 
 
 class TestPieces:
+    @pytest.mark.parametrize("taught", [False, True])
     @pytest.mark.parametrize("parts", [1, 2, 4, 16])
     @pytest.mark.parametrize(
         ("make", "task"),
@@ -140,35 +147,40 @@ class TestPieces:
             (reading, {}),
             (reading, {"balanced": True}),
             (reading, {"balanced": True, "smoothing": 0.2}),
+            (reading, {"balanced": True, "several": True}),
             (ranking, {"kind": "ranking", "loss": "softmax"}),
             (ranking, {"kind": "ranking", "loss": "bpr"}),
         ],
     )
     def test_add_up_to_the_batch(
-        self, tuning: Tuning, make: Callable[..., TuneTask], task: dict[str, object], parts: int
+        self, tuning: Tuning, make: Callable[..., TuneTask], task: dict[str, object], parts: int, taught: bool
     ) -> None:
-        """Labels are uneven, so that a piece has more to say than another of as many rows."""
+        """Labels are uneven, so that a piece has more to say than another of as many rows, but not of a teacher."""
         made = make(tuning, task=task, train={"batch_size": 16})
+        if taught:
+            made.teacher = torch.randn_like(made.outputs(made.train))
         rows = max(made.batches(0), key=len)
         made.net.zero_grad()
-        made.loss(rows).backward()
+        loss = made.loss(rows)
+        loss.backward()
         whole = made.net.line.weight.grad.clone()
         assert whole.any()
         made.parts = parts
         pieces = made.pieces(rows)
-        assert sorted(flat([piece for piece, _ in pieces])) == sorted(rows)
+        assert sorted(flat([rows_of(piece) for piece, _ in pieces])) == sorted(rows)
         assert len(pieces) <= parts
         assert sum(share for _, share in pieces) == pytest.approx(1)
         made.net.zero_grad()
-        for piece, share in pieces:
-            (share * made.loss(piece)).backward()
+        found = [share * made.loss(piece) for piece, share in pieces]
+        assert sum(found).item() == pytest.approx(loss.item(), rel=1e-5)
+        sum(found).backward()
         torch.testing.assert_close(made.net.line.weight.grad, whole)
 
     def test_lists_stay_whole(self, tuning: Tuning) -> None:
         task = ranking(tuning)
         task.parts = 3
         for batch in task.batches(0):
-            pieces = [set(task.groups[piece].tolist()) for piece, _ in task.pieces(batch)]
+            pieces = [set(task.groups[rows_of(piece)].tolist()) for piece, _ in task.pieces(batch)]
             assert sum(map(len, pieces)) == len(set(task.groups[batch].tolist()))
 
 

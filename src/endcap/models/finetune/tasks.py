@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -33,6 +33,21 @@ if TYPE_CHECKING:
 Measure = Callable[[pl.DataFrame, Float32Array], dict[str, float]]
 PREDICTED_AT_ONCE = 256
 LEVELLED = 500  # training rows that tell how high cosines are before training
+
+
+class Piece(NamedTuple):
+    """Rows of a batch. labelled: how much each of them has of what the loss of labels is a mean over, as a multiple of
+    what those of the whole batch have on average; a teacher's loss is a mean over rows."""
+
+    rows: Rows
+    labelled: float = 1.0
+
+
+class Taught(NamedTuple):
+    """A loss of labels, and one of what a teacher says."""
+
+    labels: Tensor
+    teacher: Tensor
 
 
 class TuneTask(ABC):
@@ -63,7 +78,7 @@ class TuneTask(ABC):
     # -- what a task says of itself
 
     @abstractmethod
-    def _loss(self, rows: Rows) -> Tensor: ...
+    def _loss(self, rows: Rows) -> Tensor | Taught: ...
 
     @abstractmethod
     def predict(self, frame: pl.DataFrame) -> Float32Array:
@@ -75,7 +90,7 @@ class TuneTask(ABC):
         return found
 
     def counted(self, rows: Rows) -> float:
-        """How much there is in the rows that their loss is the mean of."""
+        """How much there is in the rows that the loss of their labels is the mean of."""
         return float(len(rows))
 
     # -- what the loop asks
@@ -91,20 +106,27 @@ class TuneTask(ABC):
         self.before = self._pass * len(shuffled) + int(chosen.min(initial=len(shuffled)))
         return [shuffled[place] for place in chosen]
 
-    def loss(self, rows: Rows) -> Tensor:
-        return self._loss(rows) + self.penalty()
+    def loss(self, batch: Rows | Piece) -> Tensor:
+        piece = batch if isinstance(batch, Piece) else Piece(batch)
+        found = self._loss(piece.rows)
+        if isinstance(found, Taught):
+            weight = self.config.distil.weight
+            mixed = (1 - weight) * piece.labelled * found.labels + weight * found.teacher
+        else:
+            mixed = piece.labelled * found
+        return mixed + self.penalty()
 
-    def pieces(self, rows: Rows) -> list[tuple[Rows, float]]:
-        """A batch in `parts`, with each piece's share of what its loss is a mean over: the pieces' losses, so weighed,
-        add up to the batch's."""
+    def pieces(self, rows: Rows) -> list[tuple[Rows | Piece, float]]:
+        """A batch in `parts`, with each piece's share of the rows: the pieces' losses, so weighed, add up to the
+        batch's."""
         if self.parts == 1:
             return [(rows, 1.0)]
         places = np.array(rows)
         _, units = np.unique(self._batches.units(places), return_inverse=True)
         split = np.array_split(np.arange(units.max() + 1), min(self.parts, units.max() + 1))
         pieces = [places[np.isin(units, part)].tolist() for part in split]
-        counts = [self.counted(piece) for piece in pieces]
-        return [(piece, count / (sum(counts) or 1)) for piece, count in zip(pieces, counts, strict=True)]
+        each = (self.counted(rows) or 1) / len(rows)
+        return [(Piece(piece, self.counted(piece) / len(piece) / each), len(piece) / len(rows)) for piece in pieces]
 
     def metric(self) -> float | None:
         if not self.valid.height:
@@ -167,16 +189,14 @@ class Classification(ReadingTask):
         self._wanted = label_tensor(self.train, self.labels, self.config.task.several)
         self._weights = class_weights(self._wanted) if self.config.task.balanced else None
 
-    def _loss(self, rows: Rows) -> Tensor:
+    def _loss(self, rows: Rows) -> Tensor | Taught:
         logits = self._read(rows)
         weights = None if self._weights is None else self._weights.to(logits.device)
         found = losses.classes(logits, self._wanted[rows].to(logits.device), weights, self.config.task.smoothing)
         if self.teacher is None:
             return found
-        distil = self.config.distil
-        taught = self.teacher[rows].to(logits.device)
-        told = losses.likeness(logits, taught, distil.temperature, several=self.config.task.several)
-        return (1 - distil.weight) * found + distil.weight * told
+        taught, temperature = self.teacher[rows].to(logits.device), self.config.distil.temperature
+        return Taught(found, losses.likeness(logits, taught, temperature, several=self.config.task.several))
 
     def counted(self, rows: Rows) -> float:
         if self._weights is None or self.config.task.several:
@@ -216,7 +236,7 @@ class Matching(TuneTask):
         self.teacher = teacher
         self._wanted = torch.tensor(self.train["label"].to_numpy().copy())
 
-    def _loss(self, rows: Rows) -> Tensor:
+    def _loss(self, rows: Rows) -> Tensor | Taught:
         logits = self._logits(self.train[rows], rows)
         wanted = self._wanted[rows].to(logits.device)
         if self.config.task.kind == "interest":
@@ -226,9 +246,7 @@ class Matching(TuneTask):
             found = loss(logits, wanted, torch.from_numpy(self.groups[rows]).to(logits.device))
         if self.teacher is None:
             return found
-        weight = self.config.distil.weight
-        told = losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0)
-        return (1 - weight) * found + weight * told
+        return Taught(found, losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0))
 
     @property
     def has_level(self) -> bool:
