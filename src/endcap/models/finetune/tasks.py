@@ -107,19 +107,19 @@ class TuneTask(ABC):
         return [shuffled[place] for place in chosen]
 
     def loss(self, batch: Rows | Piece) -> Tensor:
-        piece = batch if isinstance(batch, Piece) else Piece(batch)
-        found = self._loss(piece.rows)
+        rows, labelled = batch if isinstance(batch, Piece) else (batch, 1.0)
+        found = self._loss(rows)
         if isinstance(found, Taught):
             weight = self.config.distil.weight
-            mixed = (1 - weight) * piece.labelled * found.labels + weight * found.teacher
+            mixed = (1 - weight) * labelled * found.labels + weight * found.teacher
         else:
-            mixed = piece.labelled * found
+            mixed = labelled * found
         return mixed + self.penalty()
 
-    def pieces(self, rows: Rows) -> list[tuple[Rows | Piece, float]]:
+    def pieces(self, rows: Rows | Piece) -> list[tuple[Rows | Piece, float]]:
         """A batch in `parts`, with each piece's share of the rows: the pieces' losses, so weighed, add up to the
         batch's."""
-        if self.parts == 1:
+        if self.parts == 1 or isinstance(rows, Piece):
             return [(rows, 1.0)]
         places = np.array(rows)
         _, units = np.unique(self._batches.units(places), return_inverse=True)
@@ -262,7 +262,7 @@ class Matching(TuneTask):
         wanted = self._wanted.mean().logit() if self.teacher is None else self.teacher.mean()
         self.net.eval()
         with torch.no_grad():
-            self.net.bias += float(wanted - self.outputs(self.train[places]).mean())
+            self.net.bias.add_(float(wanted - self.outputs(self.train[places]).mean()))
 
     def counted(self, rows: Rows) -> float:
         """Rows of interest; of ranking, lists with a positive label, or pairs of unequal ones."""
