@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
@@ -168,7 +169,39 @@ class TestAnotherBase:
         load_tuned(tmp_path / "model")
 
 
+def unsigned(folder: Path) -> Path:
+    """As older folders are, which hold no digests of their files."""
+    told = json.loads((folder / "tuned.json").read_text())
+    del told["files"]
+    (folder / "tuned.json").write_text(json.dumps(told))
+    return folder
+
+
+def lose_tensors(folder: Path) -> None:
+    path = unsigned(folder) / "adapter" / "adapter_model.safetensors"
+    save_file(dict(list(load_file(path).items())[:3]), path)
+
+
+def pickle(folder: Path) -> None:
+    path = unsigned(folder) / "adapter" / "adapter_model.safetensors"
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+
+
 class TestDamage:
+    def test_older_folders_hold_no_digests(self, classified: Path, tmp_path: Path) -> None:
+        folder = unsigned(shutil.copytree(classified, tmp_path / "model"))
+        np.testing.assert_array_equal(load_tuned(folder).embed(TEXTS), load_tuned(classified).embed(TEXTS))
+
+    @pytest.mark.parametrize("name", ["head.safetensors", "adapter/adapter_model.safetensors"])
+    def test_of_a_single_number_is_told(self, classified: Path, tmp_path: Path, name: str) -> None:
+        folder = shutil.copytree(classified, tmp_path / "model")
+        tensors = load_file(folder / name)
+        next(iter(tensors.values())).view(-1)[0] += 1e-3
+        save_file(tensors, folder / name)
+        with pytest.raises(ArtifactError, match="no longer as it was written"):
+            load_tuned(folder)
+
     @pytest.mark.parametrize(
         "harm",
         [
@@ -186,6 +219,11 @@ class TestDamage:
             lambda folder: shutil.rmtree(folder / "adapter"),
             lambda folder: (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"torn"),
             lambda folder: (folder / "adapter" / "adapter_config.json").write_text("{"),
+            lambda folder: (unsigned(folder) / "adapter" / "adapter_config.json").write_text("{"),
+            lambda folder: (unsigned(folder) / "head.safetensors").write_bytes(b"torn"),
+            lambda folder: shutil.rmtree(unsigned(folder) / "adapter"),
+            lose_tensors,
+            pickle,
         ],
     )
     def test_of_an_addition_is_told(self, classified: Path, tmp_path: Path, harm: Callable[[Path], object]) -> None:
