@@ -199,6 +199,7 @@ class TestLabels:
         torch.testing.assert_close(class_weights(torch.tensor([0, 0, 0, 1])), torch.tensor([4 / 6, 4 / 2]))
         several = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 0]])
         torch.testing.assert_close(class_weights(several), torch.tensor([1 / 3, 3.0]))
+        assert class_weights(torch.ones(4, 1)).item() == 1 / 4  # one that all carry still counts for something
 
     def test_balance_and_smoothing_reach_the_loss(self, tuning: Tuning) -> None:
         task = reading(tuning, task={"balanced": True, "smoothing": 0.2})
