@@ -13,6 +13,7 @@ from torch import Tensor
 
 from endcap.app.finetune_measure import measures_of
 from endcap.core.errors import CallerError, ServiceError
+from endcap.models import distributed
 from endcap.models.finetune import heads, tuner
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import part_examples
@@ -256,6 +257,19 @@ class TestSettings:
     ) -> None:
         with pytest.raises(CallerError, match="would change an order"):
             tuned_on(liked, tuning(task={"kind": "ranking"}, method={"kind": "frozen"}))
+
+    @pytest.mark.parametrize("sections", [{"method": {"kind": "adalora"}}, {"train": {"optimiser": "adafactor"}}])
+    def test_that_know_one_process_only_are_told(
+        self,
+        tuning: Tuning,
+        tuned_on: TunedOn,
+        colours: pl.DataFrame,
+        monkeypatch: pytest.MonkeyPatch,
+        sections: dict[str, object],
+    ) -> None:
+        monkeypatch.setattr(distributed, "processes", lambda: 2)
+        with pytest.raises(CallerError, match="in one process only"):
+            tuned_on(colours, tuning(**sections))
 
     def test_a_base_that_is_not_there_is_told(
         self, tuning: Tuning, tuned_on: TunedOn, colours: pl.DataFrame, tmp_path: Path

@@ -189,6 +189,12 @@ def _check(config: FinetuneConfig) -> None:
         raise CallerError(
             "AdaLoRA allots rank in one process only.", where="method.kind", next_step="Choose lora for several."
         )
+    if config.train.optimiser == "adafactor" and distributed.processes() > 1:
+        raise CallerError(
+            "Adafactor takes steps in one process only.",
+            where="train.optimiser",
+            next_step='Choose `train.optimiser = "adamw"` for several.',
+        )
     if config.augment.share and config.augment.masked and not config.augment.masked_model:
         raise CallerError(
             "No model is named that fills in masked words.",
