@@ -58,6 +58,12 @@ def test_texts_too_short_to_hide_anything_still_have_a_loss(model: MaskedModel) 
     found.backward()
 
 
+def test_no_more_is_read_than_the_model_has_places_for(tuning: Callable[..., FinetuneConfig]) -> None:
+    base = tuning(base={"max_length": 99}).base
+    found = load_masked(base, base.name)(["red shoes " * 60], 0.15)
+    assert torch.isfinite(found)
+
+
 def test_the_generator_decides(model: MaskedModel) -> None:
     with torch.inference_mode():
         once, again, other = (model(TEXTS * 8, 0.3, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))

@@ -247,7 +247,9 @@ class TestBeginningFromARun:
         backbone = start_backbone(tuning(), str(language))
         wanted = load_tuned(language / "model").net.body.get_input_embeddings().weight
         torch.testing.assert_close(backbone.body.get_input_embeddings().weight, wanted)
-        torch.testing.assert_close(start_masked(tuning(), str(language)).body.get_input_embeddings().weight, wanted)
+        masked = start_masked(tuning(base={"max_length": 99}), str(language))
+        torch.testing.assert_close(masked.body.get_input_embeddings().weight, wanted)
+        assert masked.max_length == 64  # the model has no places for more
 
     def test_what_was_learned_is_folded_in_and_learns_again(self, tuning: Tuning, classified: Path) -> None:
         earlier = load_tuned(classified)
@@ -263,6 +265,19 @@ class TestBeginningFromARun:
         assert {module.p for module in backbone.body.modules() if isinstance(module, torch.nn.Dropout)} == {0.37}
         assert (backbone.pooling, backbone.max_length) == ("cls", 64)  # the model has no places for more
         assert start_backbone(tuning(), str(classified)).pooling == "mean"
+
+    @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+    @pytest.mark.parametrize(("kind", "method"), [("interest", "lora"), ("masked", "full")])
+    def test_those_of_the_earlier_tuning_are_not(
+        self, tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, tmp_path: Path, kind: str, method: str
+    ) -> None:
+        base = {"dropout": 0.37, "gradient_checkpointing": True}
+        config = tuning(task={"kind": kind}, base=base, method={"kind": method}, train=SHORT)
+        tuned_on(few.with_columns(text="candidate"), config).tuned.save(tmp_path / "model")
+        start = start_masked if kind == "masked" else start_backbone
+        body = start(tuning(), str(tmp_path)).body
+        assert {module.p for module in body.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in body.modules())
 
     def test_a_chain_is_saved_and_read(
         self, tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, language: Path, tmp_path: Path

@@ -173,8 +173,9 @@ def load_tuned(folder: Path, max_length: int | None = None) -> Tuned:
     config = _config(about, folder)
     _check_files(about, folder)
     kept = (folder / "body").is_dir()
-    changes = {"layers": None} if kept else {}
-    base = config.base.model_copy(update=changes | ({"max_length": max_length} if max_length else {}))
+    changes: dict[str, object] = {"dropout": None, "gradient_checkpointing": False}  # which only training needs
+    changes |= ({"layers": None} if kept else {}) | ({"max_length": max_length} if max_length else {})
+    base = config.base.model_copy(update=changes)
     name = str(folder / "body") if kept else about.base
     if config.task.kind == "masked":
         return Tuned(config, _whole(folder, lambda: load_masked(base, name)).eval(), about.base, "")
@@ -221,14 +222,14 @@ def start_masked(config: FinetuneConfig, name: str) -> MaskedModel:
     model = run_model(name)
     if model is None:
         return load_masked(config.base, name)
-    found = load_tuned(model)
+    found = load_tuned(model, config.base.max_length)
     if not isinstance(found.net, MaskedModel):
         raise CallerError(
             f"{name!r} was tuned for {found.config.task.kind}, and no longer says what a hidden word is.",
             next_step='Name a Hugging Face masked-word model, or a run of `task.kind = "masked"`.',
         )
     prepare(found.net.body, config.base)
-    return MaskedModel(found.net.body, found.net.tokeniser, config.base.max_length)
+    return found.net
 
 
 def run_model(name: str) -> Path | None:
