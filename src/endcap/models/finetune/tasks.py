@@ -303,19 +303,21 @@ class Masked(TuneTask):
     net: MaskedModel
 
     def _loss(self, rows: Rows) -> Tensor:
-        out: Tensor = self.net(self.altered(self.train[rows]["text"].to_list(), rows), self.config.task.mask_share)
-        return out
+        sums, counts = self.net(self.altered(self.train[rows]["text"].to_list(), rows), self.config.task.mask_share)
+        found: Tensor = sums.sum() / counts.sum().clamp_min(1)
+        return found
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """Mean cross-entropy of each part's hidden tokens, the same ones every time: [n]."""
-        generator = torch.Generator().manual_seed(self.config.train.seed)
-        out = []
-        for part in frame.iter_slices(max(1, self.config.train.batch_size // self.parts)):
-            texts = part["text"].to_list()
+        """The sum of each row's cross-entropies over its hidden tokens, and how many there are: [n, 2]. The same are
+        hidden every time."""
+        seeded = frame.with_columns(seed=rng(self.config.train.seed, "hidden").integers(2**62, size=frame.height))
+        out = [torch.zeros(0, 2)]
+        for part in seeded.iter_slices(max(1, self.config.train.batch_size // self.parts)):
             with torch.inference_mode():
-                found = float(self.net(texts, self.config.task.mask_share, generator))
-            out += [found] * len(texts)
-        return np.array(out, np.float32)
+                said = self.net(part["text"].to_list(), self.config.task.mask_share, part["seed"].to_list())
+            out.append(torch.stack([column.float() for column in said], 1).cpu())
+        found: Float32Array = torch.cat(out).numpy()
+        return found
 
 
 class Imitate(TuneTask):
