@@ -21,13 +21,22 @@ from endcap.core.types import Float32Array, Int64Array
 from endcap.models.finetune import losses
 from endcap.models.finetune.batches import Rows
 from endcap.models.finetune.heads import Bags, BiModel, product
-from endcap.models.finetune.tasks import TuneTask
+from endcap.models.finetune.tasks import Batch, TuneTask
 
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
 FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
 ENCODED_AT_ONCE = 512
 APART = "\x1f"  # of an anchor's texts, and in none of them
 SAME = 1e-6  # cosines no further apart are equal
+
+
+def knowing(frame: pl.DataFrame) -> pl.DataFrame:
+    """With every candidate of an anchor among what is `known` of it."""
+    told = frame.with_columns(_key=pl.col("anchor").list.join(APART))
+    own = told.group_by("_key").agg(_own=pl.col("candidate").unique(maintain_order=True))
+    told = told.join(own, on="_key", how="left", maintain_order="left")
+    known = pl.concat_list("known", "_own") if "known" in frame.columns else pl.col("_own")
+    return told.with_columns(known=known).drop("_key", "_own")
 
 
 class Pairs(TuneTask):
@@ -40,7 +49,7 @@ class Pairs(TuneTask):
         self.train = knowing(self.train)
         self._mined: list[list[str]] = []
 
-    def batches(self, epoch: int) -> list[Rows]:
+    def batches(self, epoch: int) -> list[Batch]:
         """Negatives are mined anew for each evaluation, so that a run which goes on after one mines the same."""
         found = super().batches(epoch)
         if self.config.task.hard_negatives:
@@ -129,15 +138,6 @@ class Pairs(TuneTask):
             parts = [self.net(texts[start : start + size]).texts.float().cpu() for start in range(0, len(texts), size)]
         self.net.train(training)
         return torch.cat(parts).numpy()
-
-
-def knowing(frame: pl.DataFrame) -> pl.DataFrame:
-    """With every candidate of an anchor among what is `known` of it."""
-    told = frame.with_columns(_key=pl.col("anchor").list.join(APART))
-    own = told.group_by("_key").agg(_own=pl.col("candidate").unique(maintain_order=True))
-    told = told.join(own, on="_key", how="left", maintain_order="left")
-    known = pl.concat_list("known", "_own") if "known" in frame.columns else pl.col("_own")
-    return told.with_columns(known=known).drop("_key", "_own")
 
 
 def _nearest(scores: Float32Array, count: int) -> Int64Array:

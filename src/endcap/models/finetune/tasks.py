@@ -43,6 +43,9 @@ class Piece(NamedTuple):
     labelled: float = 1.0
 
 
+Batch = Rows | Piece  # whole, or in pieces
+
+
 class Taught(NamedTuple):
     """A loss of labels, and one of what a teacher says."""
 
@@ -95,7 +98,7 @@ class TuneTask(ABC):
 
     # -- what the loop asks
 
-    def batches(self, epoch: int) -> list[Rows]:
+    def batches(self, epoch: int) -> list[Batch]:
         """An epoch of the loop is one of the passes' `evaluations` parts. Each process gets its own rows."""
         parts = self.config.train.evaluations
         self.epoch, self._pass = epoch, epoch // parts
@@ -106,7 +109,7 @@ class TuneTask(ABC):
         self.before = self._pass * len(shuffled) + int(chosen.min(initial=len(shuffled)))
         return [shuffled[place] for place in chosen]
 
-    def loss(self, batch: Rows | Piece) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         rows, labelled = batch if isinstance(batch, Piece) else (batch, 1.0)
         found = self._loss(rows)
         if isinstance(found, Taught):
@@ -116,7 +119,7 @@ class TuneTask(ABC):
             mixed = labelled * found
         return mixed + self.penalty()
 
-    def pieces(self, rows: Rows | Piece) -> list[tuple[Rows | Piece, float]]:
+    def pieces(self, rows: Batch) -> list[tuple[Batch, float]]:
         """A batch in `parts`, with each piece's share of the rows: the pieces' losses, so weighed, add up to the
         batch's."""
         if self.parts == 1 or isinstance(rows, Piece):
