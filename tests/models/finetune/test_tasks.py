@@ -22,7 +22,7 @@ Tuning = Callable[..., FinetuneConfig]
 
 
 class Lengths(nn.Module):
-    """The logits of a text are a line of its length, so that every row has its own."""
+    """The logits of a text, or of the one beside it, are a line of its length, so that every row has its own."""
 
     def __init__(self, outputs: int = 2) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Lengths(nn.Module):
         self.line = nn.Linear(1, outputs)
 
     def forward(self, texts: Sequence[str], others: Sequence[str] | None = None) -> Tensor:
-        return self.line(torch.tensor([[float(len(text))] for text in texts]) / 10)
+        return self.line(torch.tensor([[float(len(text))] for text in others or texts]) / 10)
 
 
 def reading(tuning: Tuning, rows: int = 50, **sections: dict[str, object]) -> Classification:
@@ -56,9 +56,7 @@ def ranking(tuning: Tuning, **sections: dict[str, object]) -> Matching:
         }
     )
     config = tuning(**{"train": {"batch_size": 8}, "task": {"kind": "ranking"}} | sections)
-    task = Matching(Lengths(1), config, frame, frame.clear(), lambda rows, found: {})
-    task._logits = lambda part, rows: task.net(part["candidate"].to_list())[:, 0]
-    return task
+    return Matching(Lengths(1), config, frame, frame.clear(), lambda rows, found: {})
 
 
 def flat(batches: Sequence[Sequence[int]]) -> list[int]:

@@ -20,18 +20,18 @@ from endcap.core.artifacts import replace_atomically
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array
 from endcap.models.finetune import losses
+from endcap.models.finetune.asking import AT_ONCE, matched, others, outputs, said
 from endcap.models.finetune.batches import Batches, Rows
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
-from endcap.models.finetune.heads import Bags, BiModel, CrossModel, product
+from endcap.models.finetune.heads import BiModel, CrossModel, product
 from endcap.models.finetune.labels import class_weights, label_tensor
 from endcap.models.finetune.masked import MaskedModel
-from endcap.models.judge import joined
 
 if TYPE_CHECKING:
     from endcap.models.finetune.augment import Augmenter
+    from endcap.models.finetune.tuned import Net
 
 Measure = Callable[[pl.DataFrame, Float32Array], dict[str, float]]
-PREDICTED_AT_ONCE = 256
 LEVELLED = 500  # training rows that tell how high cosines are before training
 
 
@@ -58,7 +58,7 @@ class TuneTask(ABC):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Net,
         config: FinetuneConfig,
         train: pl.DataFrame,
         valid: pl.DataFrame,
@@ -83,9 +83,13 @@ class TuneTask(ABC):
     @abstractmethod
     def _loss(self, rows: Rows) -> Tensor | Taught: ...
 
-    @abstractmethod
+    def outputs(self, frame: pl.DataFrame) -> Tensor:
+        """Of what is read or matched: see `asking`."""
+        return outputs(self.net, self.config, frame, max(1, AT_ONCE // self.parts))
+
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """float32 [n] or [n, k], what `measure` takes."""
+        return said(self.config, self.outputs(frame))
 
     def predict_together(self, others: Sequence[TuneTask], frame: pl.DataFrame) -> Float32Array:
         """As `predict`, by this model and others that were tuned alike: the mean of what they say."""
@@ -160,26 +164,15 @@ class TuneTask(ABC):
             return list(texts)
         return self.augmenter(texts, rng(self.config.train.seed, f"augment {self._pass} {rows[0]}"))
 
-    def in_parts(self, frame: pl.DataFrame, run: Callable[[pl.DataFrame], Tensor]) -> Tensor:
-        """Outputs for all rows, on the CPU."""
-        size = max(1, PREDICTED_AT_ONCE // self.parts)
-        with torch.inference_mode():
-            parts = [run(part).float().cpu() for part in frame.iter_slices(size)]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
 
 class ReadingTask(TuneTask):
     """Classification and rating: a text, or two, and k outputs."""
 
     net: CrossModel
 
-    def outputs(self, frame: pl.DataFrame) -> Tensor:
-        """[n, k], in evaluation."""
-        return self.in_parts(frame, lambda part: self.net(part["text"].to_list(), _others(part)))
-
     def _read(self, rows: Rows) -> Tensor:
         part = self.train[rows]
-        out: Tensor = self.net(self.altered(part["text"].to_list(), rows), _others(part))
+        out: Tensor = self.net(self.altered(part["text"].to_list(), rows), others(part))
         return out
 
 
@@ -206,11 +199,6 @@ class Classification(ReadingTask):
             return super().counted(rows)
         return float(self._weights[self._wanted[rows]].sum())
 
-    def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """Probabilities [n, k]."""
-        logits = self.outputs(frame)
-        return (logits.sigmoid() if self.config.task.several else logits.softmax(1)).numpy()
-
 
 class Rating(ReadingTask):
     """Squared error of one output; the training ratings' mean and spread are the head's zero and unit."""
@@ -225,8 +213,7 @@ class Rating(ReadingTask):
         return (out - (self._wanted[rows].to(out.device) - self._mean) / self._spread).square().mean()
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
-        found: Float32Array = (self.outputs(frame)[:, 0] * self._spread + self._mean).numpy()
-        return found
+        return said(self.config, self.outputs(frame), self._mean, self._spread)
 
 
 class Matching(TuneTask):
@@ -240,7 +227,9 @@ class Matching(TuneTask):
         self._wanted = torch.tensor(self.train["label"].to_numpy().copy())
 
     def _loss(self, rows: Rows) -> Tensor | Taught:
-        logits = self._logits(self.train[rows], rows)
+        part = self.train[rows]
+        candidates = self.altered(part["candidate"].to_list(), rows)
+        logits = matched(self.net, self.config, part["anchor"].to_list(), candidates)
         wanted = self._wanted[rows].to(logits.device)
         if self.config.task.kind == "interest":
             found = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
@@ -277,28 +266,6 @@ class Matching(TuneTask):
         lists = (wanted[groups == group] for group in np.unique(groups))
         return float(sum((one[:, None] > one[None, :]).sum() for one in lists))
 
-    def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """Probabilities for interest, scores for ranking: [n]."""
-        logits = self.outputs(frame)
-        return (logits.sigmoid() if self.config.task.kind == "interest" else logits).numpy()
-
-    def outputs(self, frame: pl.DataFrame) -> Tensor:
-        return self.in_parts(frame, lambda part: self._logits(part, None))
-
-    def _logits(self, part: pl.DataFrame, rows: Rows | None) -> Tensor:
-        anchors, candidates = part["anchor"].to_list(), part["candidate"].to_list()
-        if rows is not None:
-            candidates = self.altered(candidates, rows)
-        if isinstance(self.net, CrossModel):
-            read = [joined(anchor) for anchor in anchors]
-            out: Tensor = self.net(read, candidates)[:, 0]
-            return out
-        bags = Bags(anchors, candidates, self.config.task.decay)
-        vectors = self.net(bags.texts)
-        cosines = (bags.anchors(vectors.texts) * vectors.texts[bags.candidates.to(vectors.texts.device)]).sum(1)
-        logits: Tensor = vectors.scale * cosines + vectors.bias
-        return logits
-
 
 class Masked(TuneTask):
     """The model goes on learning language, from the catalogue's own texts."""
@@ -317,8 +284,8 @@ class Masked(TuneTask):
         out = [torch.zeros(0, 2)]
         for part in seeded.iter_slices(max(1, self.config.train.batch_size // self.parts)):
             with torch.inference_mode():
-                said = self.net(part["text"].to_list(), self.config.task.mask_share, part["seed"].to_list())
-            out.append(torch.stack([column.float() for column in said], 1).cpu())
+                told = self.net(part["text"].to_list(), self.config.task.mask_share, part["seed"].to_list())
+            out.append(torch.stack([column.float() for column in told], 1).cpu())
         found: Float32Array = torch.cat(out).numpy()
         return found
 
@@ -333,7 +300,7 @@ class Imitate(TuneTask):
         """teach: texts -> the teacher's vectors [n, e], of unit length."""
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self._teach = teach
-        self._wanted = torch.cat([teach(part["text"].to_list()) for part in self.train.iter_slices(PREDICTED_AT_ONCE)])
+        self._wanted = torch.cat([teach(part["text"].to_list()) for part in self.train.iter_slices(AT_ONCE)])
 
     def _loss(self, rows: Rows) -> Tensor:
         vectors = self.net(self.altered(self.train[rows]["text"].to_list(), rows)).texts
@@ -342,15 +309,11 @@ class Imitate(TuneTask):
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """How far each text's cosines to the others of its part are from the teacher's, on average: [n]."""
-
-        def gaps(part: pl.DataFrame) -> Tensor:
+        gaps = [torch.zeros(0)]
+        for part in frame.iter_slices(max(1, AT_ONCE // self.parts)):
             texts = part["text"].to_list()
-            vectors, wanted = self.net(texts).texts.cpu(), self._teach(texts)
-            return (product(vectors, vectors.T) - product(wanted, wanted.T)).abs().mean(1)
-
-        found: Float32Array = self.in_parts(frame, gaps).numpy()
+            with torch.inference_mode():
+                vectors, wanted = self.net(texts).texts.cpu(), self._teach(texts)
+            gaps.append((product(vectors, vectors.T) - product(wanted, wanted.T)).abs().mean(1))
+        found: Float32Array = torch.cat(gaps).numpy()
         return found
-
-
-def _others(frame: pl.DataFrame) -> list[str] | None:
-    return frame["other"].to_list() if "other" in frame.columns else None

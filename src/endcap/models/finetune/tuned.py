@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from endcap.encoders.quiet import quietly
 from endcap.encoders.weights import find_weights
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone, prepare
-from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
+from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.heads import BiModel, CrossModel
 from endcap.models.finetune.masked import MaskedModel
 from endcap.models.finetune.methods import merged, read_as_tuned
@@ -78,11 +78,6 @@ class Tuned:
     mean: float = 0.0
     spread: float = 1.0
     with_other: bool | None = None
-
-    def plain(self) -> Tuned:
-        """Without what only training needs."""
-        changed = {"augment": AugmentConfig(), "distil": DistilConfig()}
-        return replace(self, config=self.config.model_copy(update=changed))
 
     @property
     def backbone(self) -> Backbone:

@@ -17,6 +17,7 @@ from torch import Tensor
 from endcap.core.errors import CallerError, ServiceError
 from endcap.models import distributed
 from endcap.models.finetune.adversarial import Adversary
+from endcap.models.finetune.asking import outputs
 from endcap.models.finetune.augment import Augmenter, Synonyms, hook
 from endcap.models.finetune.backbone import blocks_of
 from endcap.models.finetune.batches import Batches
@@ -308,10 +309,7 @@ def _taught(config: FinetuneConfig, frame: pl.DataFrame, labels: tuple[str, ...]
             where="distil.teacher",
             next_step="Tune it on the same labels.",
         )
-    none = frame.clear()
-    task = task_of(teacher.plain(), Examples(frame, none, none, none), lambda rows, found: {})
-    assert isinstance(task, Classification | Matching)
-    return task.outputs(frame)
+    return outputs(teacher.net, teacher.config, frame)
 
 
 def _teacher(config: FinetuneConfig) -> Callable[[list[str]], Tensor]:
