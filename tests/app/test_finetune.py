@@ -411,7 +411,9 @@ def test_a_run_of_several_models_says_their_mean(tuning: Tuning, colours: pl.Dat
     assert together.score == pytest.approx(np.mean(sure), abs=1e-6)
     assert sure[0] != sure[1]
     assert len(run.outcomes) == 2
-    assert "an ensemble of 2" in (tmp_path / "card.md").read_text()
+    card = (tmp_path / "card.md").read_text()
+    assert "an ensemble of 2" in card
+    assert "a judge, a teacher and a base take the first alone" in card
 
 
 class TestChain:

@@ -13,11 +13,10 @@ import torch
 from endcap.core.errors import ArtifactError, CallerError, MissingExtraError
 from endcap.models import judge as serving
 from endcap.models import judge_export
+from endcap.models.finetune.asking import outputs
 from endcap.models.finetune.config import FinetuneConfig
-from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.methods import apply_method
 from endcap.models.finetune.tuned import Tuned, digest_of, load_tuned, new_net, start_backbone
-from endcap.models.finetune.tuner import task_of
 from endcap.models.judge import OnnxJudge
 from endcap.models.judge_export import export_judge
 from endcap.testing import JudgeConformance
@@ -82,11 +81,10 @@ class TestOnnxJudge(JudgeConformance):
 
 
 def asked_in_training(run, history, candidates):
-    """The logits of the task itself, which are what `endcap predict` turns into probabilities."""
-    rows = {"anchor": [history] * len(candidates), "candidate": candidates, "label": [0.0] * len(candidates)}
-    frame = pl.DataFrame(rows)
-    task = task_of(load_tuned(run / "model").plain(), Examples(frame, *[frame.clear()] * 3), lambda *_: {})
-    return task.outputs(frame).numpy()
+    """The logits that `endcap predict` turns into probabilities."""
+    tuned = load_tuned(run / "model")
+    rows = pl.DataFrame({"anchor": [history] * len(candidates), "candidate": candidates})
+    return outputs(tuned.net, tuned.config, rows).numpy()
 
 
 def test_what_says_something_else_is_not_served(base, tmp_path, monkeypatch):

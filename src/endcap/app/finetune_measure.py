@@ -114,6 +114,8 @@ def _anything(frame: pl.DataFrame, config: FinetuneConfig, labels: tuple[str, ..
     """Predictions of the task's shape, to see what can be measured."""
     if config.task.kind == "classification":
         return np.full((frame.height, len(labels)), 1 / len(labels), np.float32)
+    if config.task.kind == "masked":
+        return np.ones((frame.height, 2), np.float32)
     return np.full(frame.height, 1.0, np.float32)
 
 
@@ -136,7 +138,7 @@ def _measure(config: FinetuneConfig, labels: tuple[str, ...]) -> Callable[[pl.Da
         case "pairs":
             return lambda frame, found: predictions.places(found)
         case "masked":
-            return lambda frame, found: {"perplexity": float(np.exp(np.mean(found))), "log_loss": float(np.mean(found))}
+            return lambda frame, found: _hidden_words(found)
         case "imitate":
             return lambda frame, found: {"distance": float(np.mean(found))}
 
@@ -164,6 +166,14 @@ def _interest(frame: pl.DataFrame, found: Float32Array) -> dict[str, float]:
         with suppress(DataError):
             metrics |= predictions.lists(truth, found, group_codes(frame))
     return metrics
+
+
+def _hidden_words(found: Float32Array) -> dict[str, float]:
+    """found: the sum of each row's cross-entropies, and how many of its words were hidden: [n, 2]."""
+    total, count = found.sum(0, dtype=np.float64)
+    if not count:
+        raise DataError("No word of these rows was hidden, so nothing can be measured.", where="text")
+    return {"perplexity": float(np.exp(total / count)), "log_loss": float(total / count)}
 
 
 def _wide(found: Float32Array, outputs: int) -> Float32Array:

@@ -11,9 +11,8 @@ import polars as pl
 
 from endcap.core.errors import CallerError
 from endcap.core.types import Float32Array
-from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.asking import predict
 from endcap.models.finetune.tuned import READING, Tuned, load_tuned
-from endcap.models.finetune.tuner import task_of
 
 MATCHING = ("interest", "ranking", "pairs")
 
@@ -45,10 +44,10 @@ def answers(run: Path, texts: Sequence[str], candidates: Sequence[str], others: 
     read = {"text": list(texts)} | ({"other": list(others)} if others else {})
     match first.config.task.kind:
         case "classification":
-            found = _mean(members, pl.DataFrame({**read, "label": _first_label(first, len(texts))}))
+            found = predict(members, pl.DataFrame(read))
             return [_classified(first, text, row) for text, row in zip(texts, found, strict=True)]
         case "rating":
-            found = _mean(members, pl.DataFrame({**read, "rating": [0.0] * len(texts)}))
+            found = predict(members, pl.DataFrame(read))
             return [Answer(text, "", float(score)) for text, score in zip(texts, found, strict=True)]
         case kind if kind in MATCHING:
             return _ordered(members, texts, candidates)
@@ -78,11 +77,6 @@ def _classified(tuned: Tuned, text: str, probabilities: Float32Array) -> Answer:
     return Answer(text, "|".join(given), float(probabilities[best]))
 
 
-def _first_label(tuned: Tuned, count: int) -> list[str] | list[list[str]]:
-    """A label for each text, which the answer does not depend on."""
-    return [[tuned.labels[0]]] * count if tuned.config.task.several else [tuned.labels[0]] * count
-
-
 def _ordered(members: list[Tuned], texts: Sequence[str], candidates: Sequence[str]) -> list[Answer]:
     if not candidates:
         raise CallerError("There are no candidates to put into order.", next_step="Name some after --candidate.")
@@ -90,7 +84,7 @@ def _ordered(members: list[Tuned], texts: Sequence[str], candidates: Sequence[st
         found = np.mean([_cosines(tuned, texts, candidates) for tuned in members], axis=0)
     else:
         rows = {"anchor": [list(texts)] * len(candidates), "candidate": list(candidates)}
-        found = _mean(members, pl.DataFrame({**rows, "label": [0.0] * len(candidates)}))
+        found = predict(members, pl.DataFrame(rows))
     order = np.argsort(-found, kind="stable")
     return [Answer(" ; ".join(texts), candidates[place], float(found[place])) for place in order]
 
@@ -100,10 +94,3 @@ def _cosines(tuned: Tuned, texts: Sequence[str], candidates: Sequence[str]) -> F
     anchor = weights @ tuned.embed(texts)
     cosines: Float32Array = tuned.embed(candidates) @ (anchor / np.linalg.norm(anchor))
     return cosines
-
-
-def _mean(members: list[Tuned], frame: pl.DataFrame) -> Float32Array:
-    none = frame.clear()
-    tasks = [task_of(tuned.plain(), Examples(frame, none, none, none), lambda rows, found: {}) for tuned in members]
-    found: Float32Array = np.mean([task.predict(frame) for task in tasks], axis=0)
-    return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from endcap.core.errors import CallerError
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.masked import IGNORED, MaskedModel, MaskedRewriter
 from endcap.models.finetune.pretrained import load_masked
+from endcap.models.finetune.tasks import Masked
 
 TEXTS = ["red shoes and blue boots", "teal"]
 
@@ -40,28 +42,54 @@ def test_hides_the_share_as_bert_does(model: MaskedModel) -> None:
 
 def test_the_loss_is_over_what_was_chosen(model: MaskedModel) -> None:
     """All tokens are chosen; the loss is what the head says of what they were."""
-    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)
     rows = model.tokeniser(TEXTS, padding=True, return_tensors="pt", return_special_tokens_mask=True)
     special = rows.pop("special_tokens_mask").bool()
     hidden, wanted = model._hide(rows["input_ids"], special, 0.9999999, torch.Generator().manual_seed(1))
     with torch.inference_mode():
         logits = model.body(input_ids=hidden, attention_mask=rows["attention_mask"]).logits
         by_hand = torch.nn.functional.cross_entropy(logits[~special], rows["input_ids"][~special])
-        found = model(TEXTS, 0.9999999, generator)
+        sums, counts = model(TEXTS, 0.9999999)
     assert (wanted != IGNORED).equal(~special)
-    torch.testing.assert_close(found, by_hand)
+    assert counts.equal((~special).sum(1))
+    torch.testing.assert_close(sums.sum() / counts.sum(), by_hand)
 
 
-def test_texts_too_short_to_hide_anything_still_have_a_loss(model: MaskedModel) -> None:
-    found = model(["", ""], 0.15)
-    assert torch.isfinite(found)
+def test_texts_too_short_to_hide_anything_still_have_a_loss(
+    model: MaskedModel, tuning: Callable[..., FinetuneConfig]
+) -> None:
+    found = masked(tuning, model, ["", ""]).loss([0, 1])
+    assert found.item() == 0
     found.backward()
 
 
-def test_the_generator_decides(model: MaskedModel) -> None:
+def test_a_text_is_asked_the_same_whatever_it_is_read_with(
+    model: MaskedModel, tuning: Callable[..., FinetuneConfig]
+) -> None:
+    """Two segments in turns, one of long texts and one of short: neither's figures are the other's."""
+    texts = ["red shoes and blue boots teal tent navy lamp", "teal tent"] * 20
+    together, alone = (masked(tuning, model, texts, size) for size in (16, 1))
+    found = together.predict(together.valid)
+    np.testing.assert_allclose(found, alone.predict(alone.valid), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found, together.predict(together.valid))
+    assert found[::2, 1].sum() > 2 * found[1::2, 1].sum()
     with torch.inference_mode():
-        once, again, other = (model(TEXTS * 8, 0.3, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
-    assert once == again != other
+        sums, counts = model(texts[:1] * 64, 0.15, range(64))
+    assert len(set(sums.tolist())) > 32
+    assert 0.1 < counts.sum() / (64 * 9) < 0.2
+
+
+def masked(tuning: Callable[..., FinetuneConfig], model: MaskedModel, texts: list[str], size: int = 16) -> Masked:
+    config = tuning(task={"kind": "masked"}, train={"batch_size": size})
+    rows = pl.DataFrame({"text": texts})
+    return Masked(model, config, rows, rows, lambda frame, found: {})
+
+
+def test_no_more_is_read_than_the_model_has_places_for(tuning: Callable[..., FinetuneConfig]) -> None:
+    base = tuning(base={"max_length": 99}).base
+    sums, counts = load_masked(base, base.name)(["red shoes " * 60], 0.9999999)
+    assert torch.isfinite(sums).all()
+    assert counts.tolist() == [62]  # of 64 places, two are for special tokens
 
 
 def test_rewriting_keeps_the_order_and_most_words(model: MaskedModel) -> None:

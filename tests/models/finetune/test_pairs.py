@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -20,10 +20,14 @@ Tuning = Callable[..., FinetuneConfig]
 
 
 class Spoken(nn.Module):
-    """A text is the angle of its own vector, in degrees: "30", "30 a"."""
+    """A text is the angle of its own vector, in degrees: "30", "30 a". strange: those that are turned to another."""
+
+    def __init__(self, strange: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        self.strange = strange or {}
 
     def forward(self, texts: Sequence[str]) -> Vectors:
-        angles = torch.tensor([float(text.split()[0]) for text in texts]).deg2rad()
+        angles = torch.tensor([self.strange.get(text, float(text.split()[0])) for text in texts]).deg2rad()
         return Vectors(torch.stack([angles.cos(), angles.sin()], 1), torch.ones(1), torch.zeros(1))
 
 
@@ -53,8 +57,8 @@ class TestBags:
 class TestRanks:
     ROWS = table(
         (["0"], "10", []),
-        (["0"], "50", []),
-        (["0"], "50", ["10"]),
+        (["1"], "50", []),
+        (["2"], "50", ["10"]),
         (["10"], "50", []),  # an anchor is no candidate of its own
         (["90", "0"], "20", []),  # its direction is atan(1/2) = 26.6 degrees
     )
@@ -63,17 +67,31 @@ class TestRanks:
         assert task(tuning, self.ROWS).predict(self.ROWS).tolist() == [1, 3, 2, 2, 1]
 
     def test_equal_ones_count_as_before(self, tuning: Tuning) -> None:
-        rows = table((["0"], "10", []), (["0"], "10 again", []), (["0"], "-10", []), (["0"], "60", []))
+        rows = table((["0"], "10", []), (["0 a"], "10 again", []), (["0 b"], "-10", []), (["0 c"], "60", []))
         assert task(tuning, rows).predict(rows).tolist() == [3, 3, 3, 4]
 
     def test_no_more_than_the_pool_is_ranked(self, tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pairs, "POOLED", 2)
-        rows = table(*((["0"], str(angle), []) for angle in (50, 40, 30, 20, 60)))
+        rows = table(*(([f"0 {angle}"], str(angle), []) for angle in (50, 40, 30, 20, 60)))
         assert task(tuning, rows).predict(rows).tolist() == [2, 1, 1, 1, 3]
+
+    @pytest.mark.parametrize("columns", [["anchor", "candidate", "known"], ["anchor", "candidate"]])
+    def test_an_anchors_other_candidates_are_left_out(self, tuning: Tuning, columns: list[str]) -> None:
+        """All of its own are right answers, and each is asked for by itself; nearer ones of other anchors count."""
+        rows = table((["0"], "10", []), (["0"], "50", []), (["0"], "30", []), (["0", "0"], "20", []))
+        assert task(tuning, rows.select(columns)).predict(rows.select(columns)).tolist() == [1, 2, 2, 2]
 
     def test_many_anchors_go_in_parts(self, tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pairs, "ENCODED_AT_ONCE", 2)
         assert task(tuning, self.ROWS).predict(self.ROWS).tolist() == [1, 3, 2, 2, 1]
+
+    def test_several_models_rank_together_by_their_mean_cosines(self, tuning: Tuning) -> None:
+        """Of the first model, 0.98 against 0.34 and 0.64; of the second, 0.82 against 0.91 and -0.09."""
+        rows = table((["0"], "10", []), (["90"], "70", []), (["90"], "-50", []))
+        one, other = task(tuning, rows), task(tuning, rows)
+        other.net = Spoken({"0": 45})
+        assert (one.predict(rows)[0], other.predict(rows)[0]) == (1, 2)
+        assert one.predict_together([other], rows)[0] == 1
 
 
 class TestMining:
@@ -109,6 +127,21 @@ class TestMining:
         mined = task(tuning, table((["0"], "10", []), (["20"], "30", []), (["40"], "50", ["10"])), hard_negatives=5)
         mined.batches(0)
         assert [sorted(texts) for texts in mined._mined] == [["30", "50"], ["10", "50"], ["30"]]
+
+    def test_what_an_anchor_has_in_another_row_is_its_own(self, tuning: Tuning) -> None:
+        rows = table((["0"], "10", []), (["0"], "20", []), (["90"], "80", []))
+        mined = task(tuning, rows, hard_negatives=3, temperature=0.5)
+        mined.batches(0)
+        assert [sorted(texts) for texts in mined._mined] == [["80"], ["80"], ["10", "20"]]
+        mined._mined = []
+
+        def cos(a: float, b: float) -> float:
+            return float(np.cos(np.radians(a - b)) / 0.5)
+
+        first = np.log(np.exp([cos(0, 10), cos(0, 80)]).sum()) - cos(0, 10)
+        second = np.log(np.exp([cos(0, 20), cos(0, 80)]).sum()) - cos(0, 20)
+        third = np.log(np.exp([cos(90, 10), cos(90, 20), cos(90, 80)]).sum()) - cos(90, 80)
+        assert mined.loss([0, 1, 2]).item() == pytest.approx((first + second + third) / 3, abs=1e-5)
 
     def test_the_loss_holds_them_against_all_but_those_who_know_them(self, tuning: Tuning) -> None:
         rows = table((["0"], "10", []), (["90"], "80", ["45"]))

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from endcap.models import distributed
 from endcap.models.finetune.config import FinetuneConfig
+from endcap.models.finetune.heads import BiModel, Vectors
 from endcap.models.finetune.labels import class_weights, label_tensor, labels_of
 from endcap.models.finetune.losses import classes
-from endcap.models.finetune.tasks import Classification, Matching, Rating, TuneTask
+from endcap.models.finetune.tasks import Classification, Matching, Piece, Rating, TuneTask
 
 Tuning = Callable[..., FinetuneConfig]
 
 
 class Lengths(nn.Module):
-    """The logits of a text are a line of its length, so that every row has its own."""
+    """The logits of a text, or of the one beside it, are a line of its length, so that every row has its own."""
 
     def __init__(self, outputs: int = 2) -> None:
         super().__init__()
@@ -29,12 +30,14 @@ class Lengths(nn.Module):
         self.line = nn.Linear(1, outputs)
 
     def forward(self, texts: Sequence[str], others: Sequence[str] | None = None) -> Tensor:
-        return self.line(torch.tensor([[float(len(text))] for text in texts]) / 10)
+        return self.line(torch.tensor([[float(len(text))] for text in others or texts]) / 10)
 
 
 def reading(tuning: Tuning, rows: int = 50, **sections: dict[str, object]) -> Classification:
     draw = np.random.default_rng(0)
-    labels = ["a", "b", "b", "b", "b"] * (rows // 5)
+    labels: list[object] = ["a", "b", "b", "b", "b"] * (rows // 5)
+    if sections.get("task", {}).get("several"):
+        labels = [[label] for label in labels]
     frame = pl.DataFrame({"text": ["x" * n for n in draw.integers(1, 40, rows)], "label": labels})
     config = tuning(**{"train": {"batch_size": 8}} | sections)
     return Classification(Lengths(), config, frame, frame.clear(), lambda rows, found: {}, labels=["a", "b"])
@@ -53,13 +56,15 @@ def ranking(tuning: Tuning, **sections: dict[str, object]) -> Matching:
         }
     )
     config = tuning(**{"train": {"batch_size": 8}, "task": {"kind": "ranking"}} | sections)
-    task = Matching(Lengths(1), config, frame, frame.clear(), lambda rows, found: {})
-    task._logits = lambda part, rows: task.net(part["candidate"].to_list())[:, 0]
-    return task
+    return Matching(Lengths(1), config, frame, frame.clear(), lambda rows, found: {})
 
 
 def flat(batches: Sequence[Sequence[int]]) -> list[int]:
     return [row for batch in batches for row in batch]
+
+
+def rows_of(piece: list[int] | Piece) -> list[int]:
+    return piece.rows if isinstance(piece, Piece) else piece
 
 
 class TestBatches:
@@ -132,6 +137,7 @@ class TestBatches:
 
 
 class TestPieces:
+    @pytest.mark.parametrize("taught", [False, True])
     @pytest.mark.parametrize("parts", [1, 2, 4, 16])
     @pytest.mark.parametrize(
         ("make", "task"),
@@ -139,35 +145,40 @@ class TestPieces:
             (reading, {}),
             (reading, {"balanced": True}),
             (reading, {"balanced": True, "smoothing": 0.2}),
+            (reading, {"balanced": True, "several": True}),
             (ranking, {"kind": "ranking", "loss": "softmax"}),
             (ranking, {"kind": "ranking", "loss": "bpr"}),
         ],
     )
     def test_add_up_to_the_batch(
-        self, tuning: Tuning, make: Callable[..., TuneTask], task: dict[str, object], parts: int
+        self, tuning: Tuning, make: Callable[..., TuneTask], task: dict[str, object], parts: int, taught: bool
     ) -> None:
-        """Labels are uneven, so that a piece has more to say than another of as many rows."""
+        """Labels are uneven, so that a piece has more to say than another of as many rows, but not of a teacher."""
         made = make(tuning, task=task, train={"batch_size": 16})
+        if taught:
+            made.teacher = torch.randn_like(made.outputs(made.train))
         rows = max(made.batches(0), key=len)
         made.net.zero_grad()
-        made.loss(rows).backward()
+        loss = made.loss(rows)
+        loss.backward()
         whole = made.net.line.weight.grad.clone()
         assert whole.any()
         made.parts = parts
         pieces = made.pieces(rows)
-        assert sorted(flat([piece for piece, _ in pieces])) == sorted(rows)
+        assert sorted(flat([rows_of(piece) for piece, _ in pieces])) == sorted(rows)
         assert len(pieces) <= parts
         assert sum(share for _, share in pieces) == pytest.approx(1)
         made.net.zero_grad()
-        for piece, share in pieces:
-            (share * made.loss(piece)).backward()
+        found = [share * made.loss(piece) for piece, share in pieces]
+        assert sum(found).item() == pytest.approx(loss.item(), rel=1e-5)
+        sum(found).backward()
         torch.testing.assert_close(made.net.line.weight.grad, whole)
 
     def test_lists_stay_whole(self, tuning: Tuning) -> None:
         task = ranking(tuning)
         task.parts = 3
         for batch in task.batches(0):
-            pieces = [set(task.groups[piece].tolist()) for piece, _ in task.pieces(batch)]
+            pieces = [set(task.groups[rows_of(piece)].tolist()) for piece, _ in task.pieces(batch)]
             assert sum(map(len, pieces)) == len(set(task.groups[batch].tolist()))
 
 
@@ -186,6 +197,7 @@ class TestLabels:
         torch.testing.assert_close(class_weights(torch.tensor([0, 0, 0, 1])), torch.tensor([4 / 6, 4 / 2]))
         several = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 0]])
         torch.testing.assert_close(class_weights(several), torch.tensor([1 / 3, 3.0]))
+        assert class_weights(torch.ones(4, 1)).item() == 1 / 4  # one that all carry still counts for something
 
     def test_balance_and_smoothing_reach_the_loss(self, tuning: Tuning) -> None:
         task = reading(tuning, task={"balanced": True, "smoothing": 0.2})
@@ -193,6 +205,46 @@ class TestLabels:
         logits = task.net(task.train[rows]["text"].to_list())
         wanted = classes(logits, label_tensor(task.train[rows], ("a", "b"), False), torch.tensor([2.5, 0.625]), 0.2)
         torch.testing.assert_close(task.loss(rows), wanted)
+
+
+class Angles(BiModel):
+    """A text is the angle of its own vector, in degrees."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.log_scale, self.bias = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.zeros(1))
+
+    def forward(self, texts: Sequence[str]) -> Vectors:
+        angles = torch.tensor([float(text) for text in texts]).deg2rad()
+        return Vectors(torch.stack([angles.cos(), angles.sin()], 1), self.log_scale.exp(), self.bias * 1)
+
+
+class TestLevel:
+    @staticmethod
+    def task(tuning: Tuning, kind: str, teacher: Tensor | None = None) -> Matching:
+        rows = {"anchor": [["0"]] * 4, "candidate": ["0", "10", "20", "30"], "label": [1.0, 0, 0, 0], "group": [1] * 4}
+        frame, config = pl.DataFrame(rows), tuning(task={"kind": kind})
+        return Matching(Angles(), config, frame, frame, lambda rows, found: {}, teacher=teacher)
+
+    @pytest.mark.parametrize(
+        ("kind", "teacher", "level"),
+        [
+            ("interest", None, -np.log(3)),
+            ("interest", torch.tensor([3.0, 0, 0, 1]), 1.0),
+            ("ranking", torch.tensor([3.0, 0, 0, 1]), 1.0),
+        ],
+    )
+    def test_is_the_labels_or_the_teachers(
+        self, tuning: Tuning, kind: str, teacher: Tensor | None, level: float
+    ) -> None:
+        task = self.task(tuning, kind, teacher)
+        task.set_level()
+        assert float(task.outputs(task.train).mean()) == pytest.approx(level, abs=1e-5)
+
+    def test_is_nothing_to_an_order(self, tuning: Tuning) -> None:
+        task = self.task(tuning, "ranking")
+        task.set_level()
+        assert task.net.bias.item() == 0
 
 
 class TestRating:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
@@ -168,7 +169,39 @@ class TestAnotherBase:
         load_tuned(tmp_path / "model")
 
 
+def unsigned(folder: Path) -> Path:
+    """As older folders are, which hold no digests of their files."""
+    told = json.loads((folder / "tuned.json").read_text())
+    del told["files"]
+    (folder / "tuned.json").write_text(json.dumps(told))
+    return folder
+
+
+def lose_tensors(folder: Path) -> None:
+    path = unsigned(folder) / "adapter" / "adapter_model.safetensors"
+    save_file(dict(list(load_file(path).items())[:3]), path)
+
+
+def pickle(folder: Path) -> None:
+    path = unsigned(folder) / "adapter" / "adapter_model.safetensors"
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+
+
 class TestDamage:
+    def test_older_folders_hold_no_digests(self, classified: Path, tmp_path: Path) -> None:
+        folder = unsigned(shutil.copytree(classified, tmp_path / "model"))
+        np.testing.assert_array_equal(load_tuned(folder).embed(TEXTS), load_tuned(classified).embed(TEXTS))
+
+    @pytest.mark.parametrize("name", ["head.safetensors", "adapter/adapter_model.safetensors"])
+    def test_of_a_single_number_is_told(self, classified: Path, tmp_path: Path, name: str) -> None:
+        folder = shutil.copytree(classified, tmp_path / "model")
+        tensors = load_file(folder / name)
+        next(iter(tensors.values())).view(-1)[0] += 1e-3
+        save_file(tensors, folder / name)
+        with pytest.raises(ArtifactError, match="no longer as it was written"):
+            load_tuned(folder)
+
     @pytest.mark.parametrize(
         "harm",
         [
@@ -186,6 +219,11 @@ class TestDamage:
             lambda folder: shutil.rmtree(folder / "adapter"),
             lambda folder: (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"torn"),
             lambda folder: (folder / "adapter" / "adapter_config.json").write_text("{"),
+            lambda folder: (unsigned(folder) / "adapter" / "adapter_config.json").write_text("{"),
+            lambda folder: (unsigned(folder) / "head.safetensors").write_bytes(b"torn"),
+            lambda folder: shutil.rmtree(unsigned(folder) / "adapter"),
+            lose_tensors,
+            pickle,
         ],
     )
     def test_of_an_addition_is_told(self, classified: Path, tmp_path: Path, harm: Callable[[Path], object]) -> None:
@@ -209,7 +247,9 @@ class TestBeginningFromARun:
         backbone = start_backbone(tuning(), str(language))
         wanted = load_tuned(language / "model").net.body.get_input_embeddings().weight
         torch.testing.assert_close(backbone.body.get_input_embeddings().weight, wanted)
-        torch.testing.assert_close(start_masked(tuning(), str(language)).body.get_input_embeddings().weight, wanted)
+        masked = start_masked(tuning(base={"max_length": 99}), str(language))
+        torch.testing.assert_close(masked.body.get_input_embeddings().weight, wanted)
+        assert masked.max_length == 64  # the model has no places for more
 
     def test_what_was_learned_is_folded_in_and_learns_again(self, tuning: Tuning, classified: Path) -> None:
         earlier = load_tuned(classified)
@@ -225,6 +265,19 @@ class TestBeginningFromARun:
         assert {module.p for module in backbone.body.modules() if isinstance(module, torch.nn.Dropout)} == {0.37}
         assert (backbone.pooling, backbone.max_length) == ("cls", 64)  # the model has no places for more
         assert start_backbone(tuning(), str(classified)).pooling == "mean"
+
+    @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+    @pytest.mark.parametrize(("kind", "method"), [("interest", "lora"), ("masked", "full")])
+    def test_those_of_the_earlier_tuning_are_not(
+        self, tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, tmp_path: Path, kind: str, method: str
+    ) -> None:
+        base = {"dropout": 0.37, "gradient_checkpointing": True}
+        config = tuning(task={"kind": kind}, base=base, method={"kind": method}, train=SHORT)
+        tuned_on(few.with_columns(text="candidate"), config).tuned.save(tmp_path / "model")
+        start = start_masked if kind == "masked" else start_backbone
+        body = start(tuning(), str(tmp_path)).body
+        assert {module.p for module in body.modules() if isinstance(module, torch.nn.Dropout)} == {0.1}
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in body.modules())
 
     def test_a_chain_is_saved_and_read(
         self, tuning: Tuning, tuned_on: TunedOn, few: pl.DataFrame, language: Path, tmp_path: Path

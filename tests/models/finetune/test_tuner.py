@@ -13,6 +13,7 @@ from torch import Tensor
 
 from endcap.app.finetune_measure import measures_of
 from endcap.core.errors import CallerError, ServiceError
+from endcap.models import distributed
 from endcap.models.finetune import heads, tuner
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import part_examples
@@ -65,6 +66,17 @@ class TestLearning:
         loss = "bpr" if kind == "ranking" else "softmax"
         outcome = tuned_on(liked, tuning(task={"kind": kind, "loss": loss}))
         assert best(outcome, "ndcg@10") > 0.95
+
+    def test_probabilities_begin_at_the_base_rate_and_learn_at_a_rate_of_their_own(
+        self, tuning: Tuning, tuned_on: TunedOn, liked: pl.DataFrame
+    ) -> None:
+        """At the body's rate nothing would have moved; a scale of 20 alone says yes to nearly everything."""
+        train = {"lr": 1e-7, "epochs": 6, "metric": "log_loss"}
+        outcome = tuned_on(liked, tuning(task={"kind": "interest"}, method={"kind": "frozen"}, train=train))
+        said = [metrics["log_loss"] for metrics in outcome.metrics]
+        assert said[0] < 1.2
+        assert said[-1] < said[0] - 0.02
+        assert outcome.task.predict(liked).mean() < 0.5
 
     def test_a_cross_encoder_reads_the_history(self, tuning: Tuning, tuned_on: TunedOn, liked: pl.DataFrame) -> None:
         """Those of one taste want everything."""
@@ -240,6 +252,25 @@ class TestSettings:
         with pytest.raises(CallerError, match=said):
             tuned_on(colours, tuning(**sections))
 
+    def test_a_frozen_bi_encoder_has_no_order_to_learn(
+        self, tuning: Tuning, tuned_on: TunedOn, liked: pl.DataFrame
+    ) -> None:
+        with pytest.raises(CallerError, match="would change an order"):
+            tuned_on(liked, tuning(task={"kind": "ranking"}, method={"kind": "frozen"}))
+
+    @pytest.mark.parametrize("sections", [{"method": {"kind": "adalora"}}, {"train": {"optimiser": "adafactor"}}])
+    def test_that_know_one_process_only_are_told(
+        self,
+        tuning: Tuning,
+        tuned_on: TunedOn,
+        colours: pl.DataFrame,
+        monkeypatch: pytest.MonkeyPatch,
+        sections: dict[str, object],
+    ) -> None:
+        monkeypatch.setattr(distributed, "processes", lambda: 2)
+        with pytest.raises(CallerError, match="in one process only"):
+            tuned_on(colours, tuning(**sections))
+
     def test_a_base_that_is_not_there_is_told(
         self, tuning: Tuning, tuned_on: TunedOn, colours: pl.DataFrame, tmp_path: Path
     ) -> None:
@@ -256,13 +287,19 @@ class TestSettings:
         with pytest.raises(CallerError, match="tuned for another task"):
             tuned_on(colours, tuning(task={"several": True}, distil={"teacher": str(tmp_path)}))
 
+    @pytest.mark.parametrize("lists", [False, True])
     @pytest.mark.parametrize(("evaluations", "accumulate"), [(1, 1), (2, 1), (3, 2), (50, 1)])
     def test_adalora_plans_by_the_steps_there_are(
-        self, tuning: Tuning, tuned_on: TunedOn, colours: pl.DataFrame, evaluations: int, accumulate: int
+        self, tuning: Tuning, colours: pl.DataFrame, evaluations: int, accumulate: int, lists: bool
     ) -> None:
+        """Lists of 1 to 24 rows are longer than a batch, or shorter, and never parted."""
         loop = {"epochs": 2, "evaluations": evaluations, "accumulate": accumulate, "batch_size": 8}
-        config = tuner._in_passes(tuning(train=loop), part_examples(colours, tuning()))
-        examples = part_examples(colours, config)
+        sizes = pl.Series([size for size in (1, 2, 3, 24, 5, 13) * 2 for _ in range(size)])
+        groups = {"anchor": pl.col("text"), "candidate": pl.col("text"), "label": pl.arange(96) % 2, "group": sizes}
+        frame = colours.with_columns(**groups) if lists else colours
+        config = tuning(train=loop, task={"kind": "ranking" if lists else "classification"})
+        config = tuner._in_passes(config, part_examples(frame, config))
+        examples = part_examples(frame, config)
         task = TuneTask.batches
         net = tuner._new(config, examples)
         made = tuner.task_of(net, examples, lambda rows, found: {})
@@ -281,6 +318,29 @@ class TestSettings:
         outcome = tuned_on(colours, config, evaluated=lambda number, metrics: told.append(number))
         assert told == [1, 2, 3, 4]
         assert len(outcome.metrics) == 4
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"task": {"kind": "imitate"}},
+        {"task": {"kind": "ranking", "architecture": "cross", "loss": "bpr"}},
+        {"task": {"kind": "pairs"}},
+        {"method": {"kind": "adalora"}},
+    ],
+    ids=["imitate", "ranking", "pairs", "adalora"],
+)
+def test_losses_stay_in_float32_whatever_the_precision(
+    tuning: Tuning, colours: pl.DataFrame, liked: pl.DataFrame, sections: dict[str, dict[str, object]]
+) -> None:
+    config = tuning(**sections)
+    examples = part_examples(liked if sections.get("task", {}).get("kind") in ("ranking", "pairs") else colours, config)
+    task = tuner.task_of(tuner._new(config, examples), examples, lambda rows, found: {})
+    with torch.autocast("cpu", torch.bfloat16):
+        assert task.loss(list(range(8))).dtype == torch.float32
+        assert torch.as_tensor(task.penalty()).dtype == torch.float32
+        said = task.net(["red shoes"])
+        assert (said if isinstance(said, Tensor) else said.texts).dtype == torch.float32
 
 
 def test_the_packaged_model_learns_to_tell_intents(tuned_on: TunedOn) -> None:

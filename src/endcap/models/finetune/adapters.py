@@ -43,7 +43,8 @@ class Adapted(nn.Module):
 
 
 def insert_adapters(body: nn.Module, dim: int, width: int) -> int:
-    """Freeze the body and put adapters into every layer; returns how many. Norms go on learning, as in the paper."""
+    """Freeze the body and put adapters into every layer; returns how many. Layer norms go on learning, as
+    in the paper; the RMS norms of causal models stay as they are."""
     for parameter in body.parameters():
         parameter.requires_grad_(False)
     _, blocks = blocks_of(body)

@@ -88,7 +88,11 @@ class TuneLoopConfig(LoopConfig):
         default="auto", description="of products; auto is bfloat16 where the machine multiplies it natively"
     )
     batch_size: int = Field(default=32, ge=1, description="examples in a batch")
-    head_rate: float = Field(default=1.0, gt=0, description="the head's learning rate, as a multiple of `lr`")
+    head_rate: float = Field(
+        default=1.0,
+        gt=0,
+        description="the head's learning rate, as a multiple of `lr`; what turns cosines into probabilities has 0.01",
+    )
     evaluations: int = Field(default=1, ge=1, description="in an epoch")
     metric: str = Field(default="", description="decides which weights are kept; empty: the task's first")
     threads: int = Field(default=2, ge=1, description="that training may use")

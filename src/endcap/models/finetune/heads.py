@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from endcap.models.finetune.backbone import Backbone
 
 HEAD_DROPOUT = 0.1
+LEVEL_RATE = 1e-2  # peak learning rate of what turns cosines into probabilities: two numbers, far from where they go
 
 
 class CrossModel(nn.Module):
@@ -27,8 +28,10 @@ class CrossModel(nn.Module):
         self.head = nn.Sequential(nn.Dropout(HEAD_DROPOUT), nn.Linear(backbone.dim, outputs))
 
     def forward(self, texts: Sequence[str], others: Sequence[str] | None = None) -> Tensor:
-        """[n, k]"""
-        out: Tensor = self.head(self.backbone(texts, others))
+        """float32 [n, k]"""
+        pooled = self.backbone(texts, others)
+        with torch.autocast(pooled.device.type, enabled=False):
+            out: Tensor = self.head(pooled)
         return out
 
 

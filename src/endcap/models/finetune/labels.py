@@ -37,6 +37,6 @@ def class_weights(wanted: Tensor) -> Tensor:
     """By how much rarer than average a class is; for independent labels, how many times no is as frequent as yes."""
     if wanted.ndim == 2:
         had = wanted.sum(0).clamp_min(1)
-        return (len(wanted) - had) / had
+        return (len(wanted) - had).clamp_min(1) / had
     counts = torch.bincount(wanted).clamp_min(1).float()
     return len(wanted) / (len(counts) * counts)

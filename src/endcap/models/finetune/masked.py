@@ -30,8 +30,10 @@ class MaskedModel(nn.Module):
             )
         self.body, self.tokeniser, self.max_length = body, tokeniser, max_length
 
-    def forward(self, texts: Sequence[str], share: float, generator: torch.Generator | None = None) -> Tensor:
-        """Mean cross-entropy over the chosen tokens. generator: draws them; torch's global one by default."""
+    def forward(self, texts: Sequence[str], share: float, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """The sum of each text's cross-entropies over its chosen tokens, float32 [b], and how many they are, int64 [b].
+        seeds: of each text, so that it is asked for the same tokens whatever it is read with; by default they are drawn
+        by torch's global generator."""
         rows = self.tokeniser(
             list(texts),
             truncation=True,
@@ -41,17 +43,24 @@ class MaskedModel(nn.Module):
             return_special_tokens_mask=True,
         )
         special = rows.pop("special_tokens_mask").bool()
-        hidden, wanted = self._hide(rows["input_ids"], special, share, generator)
+        tokens, real = rows["input_ids"], rows["attention_mask"].bool()
+        if seeds is None:
+            hidden, wanted = self._hide(tokens, special, share)
+        else:
+            hidden, wanted = tokens.clone(), torch.full_like(tokens, IGNORED)
+            for row, seed in enumerate(seeds):
+                own, draw = real[row], torch.Generator().manual_seed(seed)
+                hidden[row, own], wanted[row, own] = self._hide(tokens[row, own], special[row, own], share, draw)
         device = next(self.body.parameters()).device
         rows["input_ids"] = hidden
         chosen = wanted != IGNORED
-        if not chosen.any():
-            chosen[0, 0], wanted[0, 0] = True, rows["input_ids"][0, 0]
         logits: Tensor = self.body(**rows.to(device)).logits.float()  # [b, t, v]
-        return cross_entropy(logits[chosen.to(device)], wanted[chosen].to(device))
+        losses = cross_entropy(logits[chosen.to(device)], wanted[chosen].to(device), reduction="none")
+        sums = torch.zeros(len(texts), device=device).index_add(0, chosen.nonzero()[:, 0].to(device), losses)
+        return sums, chosen.sum(1).to(device)
 
     def _hide(
-        self, tokens: Tensor, special: Tensor, share: float, generator: torch.Generator | None
+        self, tokens: Tensor, special: Tensor, share: float, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Tokens with a share of them hidden, and what they were, IGNORED elsewhere."""
         draw = torch.rand(tokens.shape, generator=generator)

@@ -16,6 +16,7 @@ from endcap.core.errors import CallerError, MissingExtraError
 from endcap.models.finetune.adapters import FEED_FORWARDS, PROJECTIONS, insert_adapters
 from endcap.models.finetune.backbone import Backbone, blocks_of
 from endcap.models.finetune.config import MethodConfig
+from endcap.models.finetune.heads import product
 
 FOLDED = ("lora", "adalora", "ia3")
 APART = ("prefix", "adapter")  # what they learn cannot become part of the model's own weights
@@ -92,7 +93,7 @@ def penalty(backbone: Backbone) -> Tensor | float:
         return 0.0
     named = [(name, factor) for name, factor in _factors(backbone.body) if "lora_E." not in name]
     factors = [factor if "lora_A." in name else factor.T for name, factor in named]
-    gaps = [factor @ factor.T - torch.eye(len(factor), device=factor.device) for factor in factors]
+    gaps = [product(factor, factor.T) - torch.eye(len(factor), device=factor.device) for factor in factors]
     return ORTHOGONAL * torch.stack([gap.square().sum().sqrt() for gap in gaps]).mean()
 
 

@@ -1,12 +1,15 @@
-"""Contrastive tuning: an anchor should be nearer to its own candidate than to any other.
+"""Contrastive tuning: an anchor should be nearer to its own candidates than to any other.
 
 Every other candidate of a batch is a negative (InfoNCE), as are, on request, mined ones: those that the model, as it
-is now, puts near the anchor though they are not its own (Xiong et al. 2021, ANCE).
+is now, puts near the anchor though they are not its own (Xiong et al. 2021, ANCE). What often stands beside the same
+anchor in other rows of the part is its own as well.
 
 Dimension legend: n rows, b rows of a batch, c candidates, d width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -16,36 +19,46 @@ from torch import Tensor
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array
 from endcap.models.finetune import losses
+from endcap.models.finetune.batches import Rows
 from endcap.models.finetune.heads import Bags, BiModel, product
 from endcap.models.finetune.nearest import nearest
-from endcap.models.finetune.tasks import Rows, TuneTask
+from endcap.models.finetune.tasks import Batch, TuneTask
 
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
 FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
+OWN = 500  # candidates of one anchor that are remembered as its own
 ENCODED_AT_ONCE = 512
+APART = "\x1f"  # of an anchor's texts, and in none of them
 SAME = 1e-6  # cosines no further apart are equal
+
+
+def knowing(frame: pl.DataFrame) -> pl.DataFrame:
+    """With an anchor's candidates, the OWN most frequent ones, among what is `known` of it."""
+    told = frame.with_columns(_key=pl.col("anchor").list.join(APART))
+    counts = told.group_by("_key", "candidate", maintain_order=True).len()
+    most = counts.sort("len", descending=True, maintain_order=True)
+    own = most.group_by("_key", maintain_order=True).agg(_own=pl.col("candidate").head(OWN))
+    told = told.join(own, on="_key", how="left", maintain_order="left")
+    known = pl.concat_list("known", "_own") if "known" in frame.columns else pl.col("_own")
+    return told.with_columns(known=known).drop("_key", "_own")
 
 
 class Pairs(TuneTask):
     """anchor, candidate, and `known`: texts that are no honest negatives for this anchor."""
 
     net: BiModel
-    sorted_by_length = False  # negatives of like length would be too easy to tell by it
 
     def __init__(self, *args: object, **named: object) -> None:
         super().__init__(*args, **named)  # type: ignore[arg-type]
-        self.keeps_groups = "group" in self.train.columns  # their texts are read once for many rows
+        self.train = knowing(self.train)
         self._mined: list[list[str]] = []
 
-    def batches(self, epoch: int) -> list[Rows]:
+    def batches(self, epoch: int) -> list[Batch]:
         """Negatives are mined anew for each evaluation, so that a run which goes on after one mines the same."""
         found = super().batches(epoch)
         if self.config.task.hard_negatives:
             self._mined = self._mine()
         return found
-
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["candidate"]
 
     def _loss(self, rows: Rows) -> Tensor:
         part = self.train[rows]
@@ -64,16 +77,23 @@ class Pairs(TuneTask):
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """The place, from 1, of each row's candidate among the frame's distinct candidates, POOLED of them at most, its
-        anchor's other known texts left out; equal ones count as before it: [n]."""
+        anchor's other candidates and known texts left out; equal ones count as before it: [n]."""
+        return self.predict_together((), frame)
+
+    def predict_together(self, others: Sequence[TuneTask], frame: pl.DataFrame) -> Float32Array:
+        """Places by the mean of the models' cosines."""
+        members = [self, *(task for task in others if isinstance(task, Pairs))]
+        frame = knowing(frame)
         texts = list(dict.fromkeys(frame["candidate"].to_list()))
         place = {text: number for number, text in enumerate(texts)}
         pool = {text: number for number, text in enumerate(texts[:POOLED])}
-        vectors, ranks = self._encode(texts), np.empty(frame.height, np.float32)
+        vectors, ranks = [task._encode(texts) for task in members], np.empty(frame.height, np.float32)
         row = 0
         for part in frame.iter_slices(ENCODED_AT_ONCE):
-            anchors, right = self._anchors(part), np.array([place[text] for text in part["candidate"]])
-            scores = anchors @ vectors[: len(pool)].T
-            mine = (anchors * vectors[right]).sum(1)
+            right = np.array([place[text] for text in part["candidate"]])
+            said = [(task._anchors(part), encoded) for task, encoded in zip(members, vectors, strict=True)]
+            scores = np.mean([anchors @ encoded[: len(pool)].T for anchors, encoded in said], axis=0)
+            mine = np.mean([(anchors * encoded[right]).sum(1) for anchors, encoded in said], axis=0)
             scores[self._ignored(part, pool).numpy()] = -np.inf
             inside = right < len(pool)
             scores[inside, right[inside]] = -np.inf

@@ -44,4 +44,4 @@ def load_masked(config: BaseConfig, name: str) -> MaskedModel:
     except ValueError as error:
         raise unloadable(name, "it is of no kind that fills in masked words") from error
     prepare(body, config)
-    return MaskedModel(body, tokeniser, config.max_length)
+    return MaskedModel(body, tokeniser, min(config.max_length, weights.positions or config.max_length))

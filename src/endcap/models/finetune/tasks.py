@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,34 +19,46 @@ from torch import Tensor, nn
 from endcap.core.artifacts import replace_atomically
 from endcap.core.determinism import rng
 from endcap.core.types import Float32Array
-from endcap.models import distributed
 from endcap.models.finetune import losses
+from endcap.models.finetune.asking import AT_ONCE, matched, others, outputs, said
+from endcap.models.finetune.batches import Batches, Rows
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
-from endcap.models.finetune.examples import group_codes
-from endcap.models.finetune.heads import Bags, BiModel, CrossModel
+from endcap.models.finetune.heads import BiModel, CrossModel, product
 from endcap.models.finetune.labels import class_weights, label_tensor
 from endcap.models.finetune.masked import MaskedModel
-from endcap.models.judge import JOINED, joined
 
 if TYPE_CHECKING:
     from endcap.models.finetune.augment import Augmenter
+    from endcap.models.finetune.tuned import Net
 
-Rows = list[int]
 Measure = Callable[[pl.DataFrame, Float32Array], dict[str, float]]
-POOL = 50  # batches whose rows are sorted by length together
-PREDICTED_AT_ONCE = 256
+LEVELLED = 500  # training rows that tell how high cosines are before training
+
+
+class Piece(NamedTuple):
+    """Rows of a batch. labelled: how much each of them has of what the loss of labels is a mean over, as a multiple of
+    what those of the whole batch have on average; a teacher's loss is a mean over rows."""
+
+    rows: Rows
+    labelled: float = 1.0
+
+
+Batch = Rows | Piece  # whole, or in pieces
+
+
+class Taught(NamedTuple):
+    """A loss of labels, and one of what a teacher says."""
+
+    labels: Tensor
+    teacher: Tensor
 
 
 class TuneTask(ABC):
     """Rows of a table and a model over them. measure: (rows, what was predicted for them) -> metrics by name."""
 
-    sorted_by_length = True
-    keeps_groups = False  # rows of a group follow each other
-    whole_groups = False  # and are never parted by the end of a batch, nor among processes
-
     def __init__(
         self,
-        model: nn.Module,
+        model: Net,
         config: FinetuneConfig,
         train: pl.DataFrame,
         valid: pl.DataFrame,
@@ -63,53 +75,65 @@ class TuneTask(ABC):
         self.epoch = 0  # of the loop
         self.before = 0  # batches that the run has read before this epoch
         self._pass = 0  # over the training part
-        self._lengths = self._texts(train).str.len_chars().to_numpy()
-        self.groups = group_codes(train)
+        self._batches = Batches(train, config)
+        self.groups = self._batches.groups
 
     # -- what a task says of itself
 
     @abstractmethod
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        """A text of each row, by whose length rows are batched."""
+    def _loss(self, rows: Rows) -> Tensor | Taught: ...
 
-    @abstractmethod
-    def _loss(self, rows: Rows) -> Tensor: ...
+    def outputs(self, frame: pl.DataFrame) -> Tensor:
+        """Of what is read or matched: see `asking`."""
+        return outputs(self.net, self.config, frame, max(1, AT_ONCE // self.parts))
 
-    @abstractmethod
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """float32 [n] or [n, k], what `measure` takes."""
+        return said(self.config, self.outputs(frame))
+
+    def predict_together(self, others: Sequence[TuneTask], frame: pl.DataFrame) -> Float32Array:
+        """As `predict`, by this model and others that were tuned alike: the mean of what they say."""
+        found: Float32Array = np.mean([task.predict(frame) for task in (self, *others)], axis=0)
+        return found
 
     def counted(self, rows: Rows) -> float:
-        """How much there is in the rows that their loss is the mean of."""
+        """How much there is in the rows that the loss of their labels is the mean of."""
         return float(len(rows))
 
     # -- what the loop asks
 
-    def batches(self, epoch: int) -> list[Rows]:
+    def batches(self, epoch: int) -> list[Batch]:
         """An epoch of the loop is one of the passes' `evaluations` parts. Each process gets its own rows."""
         parts = self.config.train.evaluations
         self.epoch, self._pass = epoch, epoch // parts
-        batches = self._batches(self._order(self._pass))
+        batches = self._batches.of_pass(self._pass)
         draw = rng(self.config.train.seed, f"batches {self._pass}")
         shuffled = [batches[place] for place in draw.permutation(len(batches))]
         chosen = np.array_split(np.arange(len(shuffled)), parts)[epoch % parts]
         self.before = self._pass * len(shuffled) + int(chosen.min(initial=len(shuffled)))
         return [shuffled[place] for place in chosen]
 
-    def loss(self, rows: Rows) -> Tensor:
-        return self._loss(rows) + self.penalty()
+    def loss(self, batch: Batch) -> Tensor:
+        rows, labelled = batch if isinstance(batch, Piece) else (batch, 1.0)
+        found = self._loss(rows)
+        if isinstance(found, Taught):
+            weight = self.config.distil.weight
+            mixed = (1 - weight) * labelled * found.labels + weight * found.teacher
+        else:
+            mixed = labelled * found
+        return mixed + self.penalty()
 
-    def pieces(self, rows: Rows) -> list[tuple[Rows, float]]:
-        """A batch in `parts`, with each piece's share of what its loss is a mean over: the pieces' losses, so weighed,
-        add up to the batch's."""
-        if self.parts == 1:
+    def pieces(self, rows: Batch) -> list[tuple[Batch, float]]:
+        """A batch in `parts`, with each piece's share of the rows: the pieces' losses, so weighed, add up to the
+        batch's."""
+        if self.parts == 1 or isinstance(rows, Piece):
             return [(rows, 1.0)]
         places = np.array(rows)
-        _, units = np.unique(self._units(places), return_inverse=True)
+        _, units = np.unique(self._batches.units(places), return_inverse=True)
         split = np.array_split(np.arange(units.max() + 1), min(self.parts, units.max() + 1))
         pieces = [places[np.isin(units, part)].tolist() for part in split]
-        counts = [self.counted(piece) for piece in pieces]
-        return [(piece, count / (sum(counts) or 1)) for piece, count in zip(pieces, counts, strict=True)]
+        each = (self.counted(rows) or 1) / len(rows)
+        return [(Piece(piece, self.counted(piece) / len(piece) / each), len(piece) / len(rows)) for piece in pieces]
 
     def metric(self) -> float | None:
         if not self.valid.height:
@@ -140,61 +164,15 @@ class TuneTask(ABC):
             return list(texts)
         return self.augmenter(texts, rng(self.config.train.seed, f"augment {self._pass} {rows[0]}"))
 
-    def in_parts(self, frame: pl.DataFrame, run: Callable[[pl.DataFrame], Tensor]) -> Tensor:
-        """Outputs for all rows, on the CPU."""
-        size = max(1, PREDICTED_AT_ONCE // self.parts)
-        with torch.inference_mode():
-            parts = [run(part).float().cpu() for part in frame.iter_slices(size)]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """Rows by lot; those of a group, or of like length, together, as the task wishes."""
-        draw = rng(self.config.train.seed, f"order {epoch}")
-        if self.keeps_groups:
-            return np.argsort(draw.permutation(int(self.groups.max()) + 1)[self.groups], kind="stable")
-        order = draw.permutation(self.train.height)
-        if not self.sorted_by_length:
-            return order
-        pool = POOL * self.config.train.batch_size
-        parts = [order[start : start + pool] for start in range(0, len(order), pool)]
-        return np.concatenate([part[np.argsort(self._lengths[part], kind="stable")] for part in parts])
-
-    def _batches(self, order: np.ndarray) -> list[Rows]:
-        """This process's rows of each batch. A row, or a whole group, goes to one process; all have as many of them,
-        so a remainder that cannot be shared is left out of this pass."""
-        rank, processes = distributed.rank(), distributed.processes()
-        starts = np.unique(self._units(order), return_index=True)[1]
-        starts.sort()
-        shared = len(starts) // processes * processes
-        end = int(starts[shared]) if shared < len(starts) else len(order)
-        size = self.config.train.batch_size * processes
-        allowed = starts[processes:shared:processes]
-        wanted = np.searchsorted(allowed, np.arange(size, end, size))
-        cuts = np.unique(allowed[wanted[wanted < len(allowed)]])
-        owner = np.searchsorted(starts, np.arange(end), side="right") - 1
-        mine = owner % processes == rank
-        return [order[places[mine[places]]].tolist() for places in np.split(np.arange(end), cuts)]
-
-    def _units(self, rows: np.ndarray) -> np.ndarray:
-        """A number for what is not to be parted: a row, or its group."""
-        return self.groups[rows] if self.whole_groups else np.arange(len(rows))
-
 
 class ReadingTask(TuneTask):
     """Classification and rating: a text, or two, and k outputs."""
 
     net: CrossModel
 
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["text"]
-
-    def outputs(self, frame: pl.DataFrame) -> Tensor:
-        """[n, k], in evaluation."""
-        return self.in_parts(frame, lambda part: self.net(part["text"].to_list(), _others(part)))
-
     def _read(self, rows: Rows) -> Tensor:
         part = self.train[rows]
-        out: Tensor = self.net(self.altered(part["text"].to_list(), rows), _others(part))
+        out: Tensor = self.net(self.altered(part["text"].to_list(), rows), others(part))
         return out
 
 
@@ -207,26 +185,19 @@ class Classification(ReadingTask):
         self._wanted = label_tensor(self.train, self.labels, self.config.task.several)
         self._weights = class_weights(self._wanted) if self.config.task.balanced else None
 
-    def _loss(self, rows: Rows) -> Tensor:
+    def _loss(self, rows: Rows) -> Tensor | Taught:
         logits = self._read(rows)
         weights = None if self._weights is None else self._weights.to(logits.device)
         found = losses.classes(logits, self._wanted[rows].to(logits.device), weights, self.config.task.smoothing)
         if self.teacher is None:
             return found
-        distil = self.config.distil
-        taught = self.teacher[rows].to(logits.device)
-        told = losses.likeness(logits, taught, distil.temperature, several=self.config.task.several)
-        return (1 - distil.weight) * found + distil.weight * told
+        taught, temperature = self.teacher[rows].to(logits.device), self.config.distil.temperature
+        return Taught(found, losses.likeness(logits, taught, temperature, several=self.config.task.several))
 
     def counted(self, rows: Rows) -> float:
         if self._weights is None or self.config.task.several:
             return super().counted(rows)
         return float(self._weights[self._wanted[rows]].sum())
-
-    def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """Probabilities [n, k]."""
-        logits = self.outputs(frame)
-        return (logits.sigmoid() if self.config.task.several else logits.softmax(1)).numpy()
 
 
 class Rating(ReadingTask):
@@ -242,8 +213,7 @@ class Rating(ReadingTask):
         return (out - (self._wanted[rows].to(out.device) - self._mean) / self._spread).square().mean()
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
-        found: Float32Array = (self.outputs(frame)[:, 0] * self._spread + self._mean).numpy()
-        return found
+        return said(self.config, self.outputs(frame), self._mean, self._spread)
 
 
 class Matching(TuneTask):
@@ -255,13 +225,11 @@ class Matching(TuneTask):
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self.teacher = teacher
         self._wanted = torch.tensor(self.train["label"].to_numpy().copy())
-        self.keeps_groups = self.whole_groups = self.config.task.kind == "ranking"
 
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["anchor"].list.join(JOINED)
-
-    def _loss(self, rows: Rows) -> Tensor:
-        logits = self._logits(self.train[rows], rows)
+    def _loss(self, rows: Rows) -> Tensor | Taught:
+        part = self.train[rows]
+        candidates = self.altered(part["candidate"].to_list(), rows)
+        logits = matched(self.net, self.config, part["anchor"].to_list(), candidates)
         wanted = self._wanted[rows].to(logits.device)
         if self.config.task.kind == "interest":
             found = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
@@ -270,9 +238,23 @@ class Matching(TuneTask):
             found = loss(logits, wanted, torch.from_numpy(self.groups[rows]).to(logits.device))
         if self.teacher is None:
             return found
-        weight = self.config.distil.weight
-        told = losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0)
-        return (1 - weight) * found + weight * told
+        return Taught(found, losses.likeness(logits, self.teacher[rows].to(logits.device), 1.0))
+
+    @property
+    def has_level(self) -> bool:
+        """Whether a bi-encoder's logits are more than an order: probabilities, or what a teacher says."""
+        return isinstance(self.net, BiModel) and (self.config.task.kind == "interest" or self.teacher is not None)
+
+    def set_level(self) -> None:
+        """To be called before training: a bi-encoder's mean logit becomes the base rate's, or the teacher's. All texts
+        are somewhat alike to a pretrained model, whose cosines would say yes to everything."""
+        if not isinstance(self.net, BiModel) or not self.has_level:
+            return
+        places = rng(self.config.train.seed, "level").permutation(self.train.height)[:LEVELLED]
+        wanted = self._wanted.mean().logit() if self.teacher is None else self.teacher.mean()
+        self.net.eval()
+        with torch.no_grad():
+            self.net.bias.add_(float(wanted - self.outputs(self.train[places]).mean()))
 
     def counted(self, rows: Rows) -> float:
         """Rows of interest; of ranking, lists with a positive label, or pairs of unequal ones."""
@@ -284,51 +266,28 @@ class Matching(TuneTask):
         lists = (wanted[groups == group] for group in np.unique(groups))
         return float(sum((one[:, None] > one[None, :]).sum() for one in lists))
 
-    def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """Probabilities for interest, scores for ranking: [n]."""
-        logits = self.outputs(frame)
-        return (logits.sigmoid() if self.config.task.kind == "interest" else logits).numpy()
-
-    def outputs(self, frame: pl.DataFrame) -> Tensor:
-        return self.in_parts(frame, lambda part: self._logits(part, None))
-
-    def _logits(self, part: pl.DataFrame, rows: Rows | None) -> Tensor:
-        anchors, candidates = part["anchor"].to_list(), part["candidate"].to_list()
-        if rows is not None:
-            candidates = self.altered(candidates, rows)
-        if isinstance(self.net, CrossModel):
-            read = [joined(anchor) for anchor in anchors]
-            out: Tensor = self.net(read, candidates)[:, 0]
-            return out
-        bags = Bags(anchors, candidates, self.config.task.decay)
-        vectors = self.net(bags.texts)
-        cosines = (bags.anchors(vectors.texts) * vectors.texts[bags.candidates.to(vectors.texts.device)]).sum(1)
-        logits: Tensor = vectors.scale * cosines + vectors.bias
-        return logits
-
 
 class Masked(TuneTask):
     """The model goes on learning language, from the catalogue's own texts."""
 
     net: MaskedModel
 
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["text"]
-
     def _loss(self, rows: Rows) -> Tensor:
-        out: Tensor = self.net(self.altered(self.train[rows]["text"].to_list(), rows), self.config.task.mask_share)
-        return out
+        sums, counts = self.net(self.altered(self.train[rows]["text"].to_list(), rows), self.config.task.mask_share)
+        found: Tensor = sums.sum() / counts.sum().clamp_min(1)
+        return found
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
-        """Mean cross-entropy of each part's hidden tokens, the same ones every time: [n]."""
-        generator = torch.Generator().manual_seed(self.config.train.seed)
-        out = []
-        for part in frame.iter_slices(max(1, self.config.train.batch_size // self.parts)):
-            texts = part["text"].to_list()
+        """The sum of each row's cross-entropies over its hidden tokens, and how many there are: [n, 2]. The same are
+        hidden every time."""
+        seeded = frame.with_columns(seed=rng(self.config.train.seed, "hidden").integers(2**62, size=frame.height))
+        out = [torch.zeros(0, 2)]
+        for part in seeded.iter_slices(max(1, self.config.train.batch_size // self.parts)):
             with torch.inference_mode():
-                found = float(self.net(texts, self.config.task.mask_share, generator))
-            out += [found] * len(texts)
-        return np.array(out, np.float32)
+                told = self.net(part["text"].to_list(), self.config.task.mask_share, part["seed"].to_list())
+            out.append(torch.stack([column.float() for column in told], 1).cpu())
+        found: Float32Array = torch.cat(out).numpy()
+        return found
 
 
 class Imitate(TuneTask):
@@ -341,29 +300,20 @@ class Imitate(TuneTask):
         """teach: texts -> the teacher's vectors [n, e], of unit length."""
         super().__init__(*args, **named)  # type: ignore[arg-type]
         self._teach = teach
-        self._wanted = torch.cat([teach(part["text"].to_list()) for part in self.train.iter_slices(PREDICTED_AT_ONCE)])
-
-    def _texts(self, frame: pl.DataFrame) -> pl.Series:
-        return frame["text"]
+        self._wanted = torch.cat([teach(part["text"].to_list()) for part in self.train.iter_slices(AT_ONCE)])
 
     def _loss(self, rows: Rows) -> Tensor:
         vectors = self.net(self.altered(self.train[rows]["text"].to_list(), rows)).texts
         wanted = self._wanted[rows].to(vectors.device)
-        gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
-        return gap.square().mean()
+        return (product(vectors, vectors.T) - product(wanted, wanted.T)).square().mean()
 
     def predict(self, frame: pl.DataFrame) -> Float32Array:
         """How far each text's cosines to the others of its part are from the teacher's, on average: [n]."""
-
-        def gaps(part: pl.DataFrame) -> Tensor:
+        gaps = [torch.zeros(0)]
+        for part in frame.iter_slices(max(1, AT_ONCE // self.parts)):
             texts = part["text"].to_list()
-            vectors, wanted = self.net(texts).texts.cpu(), self._teach(texts)
-            gap: Tensor = vectors @ vectors.T - wanted @ wanted.T
-            return gap.abs().mean(1)
-
-        found: Float32Array = self.in_parts(frame, gaps).numpy()
+            with torch.inference_mode():
+                vectors, wanted = self.net(texts).texts.cpu(), self._teach(texts)
+            gaps.append((product(vectors, vectors.T) - product(wanted, wanted.T)).abs().mean(1))
+        found: Float32Array = torch.cat(gaps).numpy()
         return found
-
-
-def _others(frame: pl.DataFrame) -> list[str] | None:
-    return frame["other"].to_list() if "other" in frame.columns else None

@@ -1,7 +1,7 @@
 """A tuned model as a folder: what was learned, apart from the base it was learned on.
 
 tuned.json           task, method, pooling, labels, whether two texts are read, where the base came from and the digest
-                     of its weights
+                     of its weights, SHA-256 of every other file
 tokeniser/           as Hugging Face writes it
 body/                method full: the whole model, as Hugging Face writes it
 adapter/             lora, adalora, prefix, ia3: as peft writes it; adapter: our own safetensors
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from endcap.encoders.quiet import quietly
 from endcap.encoders.weights import find_weights
 from endcap.models.finetune.adapters import insert_adapters
 from endcap.models.finetune.backbone import Backbone, prepare
-from endcap.models.finetune.config import AugmentConfig, DistilConfig, FinetuneConfig
+from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.heads import BiModel, CrossModel
 from endcap.models.finetune.masked import MaskedModel
 from endcap.models.finetune.methods import merged, read_as_tuned
@@ -50,7 +50,8 @@ T = TypeVar("T")
 class About(msgspec.Struct, frozen=True):
     """labels: of classification, in the order of the outputs. mean, spread: of rating. base_digest: of the base's
     weights, empty where the body is in the folder. prefix: words that go before every text. with_other: whether a
-    second text is read beside each; None where nothing is told of it, as in older folders."""
+    second text is read beside each; None where nothing is told of it, as in older folders. files: SHA-256 by path in
+    the folder; empty in older ones."""
 
     config: dict[str, Any]
     base: str
@@ -62,6 +63,7 @@ class About(msgspec.Struct, frozen=True):
     prefix: str = ""
     format: int = FORMAT
     with_other: bool | None = None
+    files: dict[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -76,11 +78,6 @@ class Tuned:
     mean: float = 0.0
     spread: float = 1.0
     with_other: bool | None = None
-
-    def plain(self) -> Tuned:
-        """Without what only training needs."""
-        changed = {"augment": AugmentConfig(), "distil": DistilConfig()}
-        return replace(self, config=self.config.model_copy(update=changed))
 
     @property
     def backbone(self) -> Backbone:
@@ -115,7 +112,7 @@ class Tuned:
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in head.items()}, folder / HEAD)
         settings, words = self.config.model_dump(mode="json"), family.passage_prefix
         about = About(settings, self.base, digest, family.pooling, self.labels, self.mean, self.spread, words)
-        about = msgspec.structs.replace(about, with_other=self.with_other)
+        about = msgspec.structs.replace(about, with_other=self.with_other, files=_files(folder))
         replace_atomically(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
     @quietly()
@@ -169,9 +166,11 @@ def load_tuned(folder: Path, max_length: int | None = None) -> Tuned:
     damaged, or if the base is no longer what was tuned."""
     about = _about(folder)
     config = _config(about, folder)
+    _check_files(about, folder)
     kept = (folder / "body").is_dir()
-    changes = {"layers": None} if kept else {}
-    base = config.base.model_copy(update=changes | ({"max_length": max_length} if max_length else {}))
+    changes: dict[str, object] = {"dropout": None, "gradient_checkpointing": False}  # which only training needs
+    changes |= ({"layers": None} if kept else {}) | ({"max_length": max_length} if max_length else {})
+    base = config.base.model_copy(update=changes)
     name = str(folder / "body") if kept else about.base
     if config.task.kind == "masked":
         return Tuned(config, _whole(folder, lambda: load_masked(base, name)).eval(), about.base, "")
@@ -218,14 +217,14 @@ def start_masked(config: FinetuneConfig, name: str) -> MaskedModel:
     model = run_model(name)
     if model is None:
         return load_masked(config.base, name)
-    found = load_tuned(model)
+    found = load_tuned(model, config.base.max_length)
     if not isinstance(found.net, MaskedModel):
         raise CallerError(
             f"{name!r} was tuned for {found.config.task.kind}, and no longer says what a hidden word is.",
             next_step='Name a Hugging Face masked-word model, or a run of `task.kind = "masked"`.',
         )
     prepare(found.net.body, config.base)
-    return MaskedModel(found.net.body, found.net.tokeniser, config.base.max_length)
+    return found.net
 
 
 def run_model(name: str) -> Path | None:
@@ -241,9 +240,15 @@ def files_digest(name: str) -> str:
     if model is None:
         return find_weights(name).digest
     digest = hashlib.blake2b(digest_size=6)
-    for path in sorted(path for path in model.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(model).as_posix()} {sha256(path)}\n".encode())
+    for path, content in _files(model).items():
+        digest.update(f"{path} {content}\n".encode())
     return digest.hexdigest()
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, by its path in the folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
 
 
 def digest_of(backbone: Backbone) -> str:
@@ -279,13 +284,19 @@ def _load_addition(backbone: Backbone, config: FinetuneConfig, folder: Path) -> 
             raise KeyError(", ".join(sorted(unlike)))
         backbone.body.load_state_dict(learned, strict=False)
     elif config.method.kind not in ("full", "frozen"):
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
 
-        (folder / "adapter" / "adapter_config.json").read_bytes()  # where it is missing, peft would ask a server
+        # where one is missing, peft would ask a server, or read a pickle
+        (folder / "adapter" / "adapter_config.json").read_bytes()
+        learned = safetensors.torch.load_file(folder / "adapter" / "adapter_model.safetensors")
         body: Any = backbone.body
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of names that peft still calls transformers' parts by
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
             backbone.body = PeftModel.from_pretrained(body, str(folder / "adapter"))
+        wanted = get_peft_model_state_dict(backbone.body, save_embedding_layers=False)
+        if lacking := set(wanted) - set(learned):
+            raise KeyError(", ".join(sorted(lacking)))
 
 
 def _load_head(net: nn.Module, folder: Path) -> None:
@@ -315,6 +326,16 @@ def _about(folder: Path) -> About:
     if about.format != FORMAT:
         raise ArtifactError(f"The model has format {about.format}; this version reads {FORMAT}.", where=str(folder))
     return about
+
+
+def _check_files(about: About, folder: Path) -> None:
+    for name, content in about.files.items():
+        if not (folder / name).is_file() or sha256(folder / name) != content:
+            raise ArtifactError(
+                f"The tuned model cannot be read: {name} is missing, or no longer as it was written.",
+                where=str(folder),
+                next_step="Tune again, or bring the folder back from a copy.",
+            )
 
 
 def _config(about: About, folder: Path) -> FinetuneConfig:

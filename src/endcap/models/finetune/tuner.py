@@ -17,10 +17,13 @@ from torch import Tensor
 from endcap.core.errors import CallerError, ServiceError
 from endcap.models import distributed
 from endcap.models.finetune.adversarial import Adversary
+from endcap.models.finetune.asking import outputs
 from endcap.models.finetune.augment import Augmenter, Synonyms, hook
 from endcap.models.finetune.backbone import blocks_of
+from endcap.models.finetune.batches import Batches
 from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples
+from endcap.models.finetune.heads import LEVEL_RATE
 from endcap.models.finetune.labels import labels_of
 from endcap.models.finetune.masked import MaskedModel, MaskedRewriter
 from endcap.models.finetune.memory import within_memory
@@ -45,7 +48,7 @@ TAUGHT = ("classification", "interest", "ranking", "imitate")
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """metrics: of every evaluation, in order. learns, parameters: how many there are of each. notes: what was done in
-    another way than asked, in sentences."""
+    another way than asked, and what uses less than all of it, in sentences."""
 
     tuned: Tuned
     task: TuneTask
@@ -117,6 +120,8 @@ def _tune(
     task.parts, task.evaluated = parts, evaluated
     if checkpoint is not None:
         task.remember(checkpoint.with_suffix(".jsonl"), run_id)
+    if isinstance(task, Matching):
+        task.set_level()
     gradients = plain if config.adversarial.kind == "none" else Adversary(_embedding(tuned.net), config.adversarial)
     distributed.shard(tuned.net, _blocks(tuned.net))
     report = train(
@@ -127,7 +132,7 @@ def _tune(
         run_id=run_id,
         progress=None if progress is None else lambda at: progress(at, task),
         gradients=gradients,
-        scale=lambda name: 1.0 if ".body." in f".{name}" else config.train.head_rate,
+        scale=partial(_rate, task),
         after_step=lambda step: None if isinstance(tuned.net, MaskedModel) else allot_rank(tuned.net.backbone, step),
         pieces=task.pieces,
     )
@@ -138,14 +143,26 @@ def _tune(
     return Outcome(tuned, task, report, metrics, learns, parameters, _notes(config, parts))
 
 
+def _rate(task: TuneTask, parameter: str) -> float:
+    """Of a parameter, by its name, as a multiple of the body's."""
+    if ".body." in f".{parameter}":
+        return 1.0
+    if isinstance(task, Matching) and task.has_level:
+        return LEVEL_RATE / task.config.train.lr
+    return task.config.train.head_rate
+
+
 def _notes(config: FinetuneConfig, parts: int) -> tuple[str, ...]:
+    together = "Figures and answers are of all models together; "
+    together += "`encoder/`, a judge, a teacher and a base take the first alone."
+    notes = (together,) if config.ensemble > 1 else ()
     if parts == 1:
-        return ()
+        return notes
     size = config.train.batch_size
     note = f"Memory did not suffice for {size} examples at once: they were read in {parts} pieces of about "
     note += f"{-(-size // parts)}, whose gradients add up to the same step"
     alone = {"pairs": "; a piece's negatives are its own", "imitate": "; a piece's texts are compared with its own"}
-    return (note + alone.get(config.task.kind, "") + ".",)
+    return (note + alone.get(config.task.kind, "") + ".", *notes)
 
 
 def _check(config: FinetuneConfig) -> None:
@@ -163,9 +180,21 @@ def _check(config: FinetuneConfig) -> None:
             where="method.kind",
             next_step="Choose lora, or another method.",
         )
+    if kind == "ranking" and config.task.architecture == "bi" and method == "frozen":
+        raise CallerError(
+            "Nothing is left to learn that would change an order: a bi-encoder's vectors stay as they are.",
+            where="method.kind",
+            next_step='Choose lora, or another method, or `task.architecture = "cross"`.',
+        )
     if method == "adalora" and distributed.processes() > 1:
         raise CallerError(
             "AdaLoRA allots rank in one process only.", where="method.kind", next_step="Choose lora for several."
+        )
+    if config.train.optimiser == "adafactor" and distributed.processes() > 1:
+        raise CallerError(
+            "Adafactor takes steps in one process only.",
+            where="train.optimiser",
+            next_step='Choose `train.optimiser = "adamw"` for several.',
         )
     if config.augment.share and config.augment.masked and not config.augment.masked_model:
         raise CallerError(
@@ -181,18 +210,19 @@ def _check(config: FinetuneConfig) -> None:
 
 def _in_passes(config: FinetuneConfig, examples: Examples) -> FinetuneConfig:
     """The loop's epochs are parts of a pass over the data, one for each evaluation."""
-    batches = examples.train.height // (config.train.batch_size * distributed.processes())
-    parts = min(config.train.evaluations, max(1, batches))
+    batches = Batches(examples.train, config)
+    fewest = min(batches.count(number) for number in range(config.train.epochs))
+    parts = min(config.train.evaluations, fewest)
     changed = config.train.model_copy(update={"epochs": config.train.epochs * parts, "evaluations": parts})
     return config.model_copy(update={"train": changed})
 
 
 def _steps(config: FinetuneConfig, examples: Examples) -> int:
     """Changes of the weights in the whole run, its epochs being parts of a pass."""
-    loop = config.train
-    batches = math.ceil(examples.train.height / loop.batch_size)
-    parts = np.array_split(np.arange(batches), loop.evaluations)
-    return loop.epochs // loop.evaluations * sum(math.ceil(len(part) / loop.accumulate) for part in parts)
+    loop, batches = config.train, Batches(examples.train, config)
+    counts = [batches.count(number) for number in range(loop.epochs // loop.evaluations)]
+    parts = [part for count in counts for part in np.array_split(np.arange(count), loop.evaluations)]
+    return sum(math.ceil(len(part) / loop.accumulate) for part in parts)
 
 
 def _new(config: FinetuneConfig, examples: Examples) -> Tuned:
@@ -279,10 +309,7 @@ def _taught(config: FinetuneConfig, frame: pl.DataFrame, labels: tuple[str, ...]
             where="distil.teacher",
             next_step="Tune it on the same labels.",
         )
-    none = frame.clear()
-    task = task_of(teacher.plain(), Examples(frame, none, none, none), lambda rows, found: {})
-    assert isinstance(task, Classification | Matching)
-    return task.outputs(frame)
+    return outputs(teacher.net, teacher.config, frame)
 
 
 def _teacher(config: FinetuneConfig) -> Callable[[list[str]], Tensor]:
