@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER, FUSION, ALIGNMENT = "content", "fusion", "alignment"
 COLUMNS = {"image": "images", "audio": "audio"}
+AT_ONCE = {"image": 64, "audio": 8}  # files that a killed run has to read again, at most
 FEWEST_ALIGNED = 10  # photos of items with words, below which nothing can be learned from them
 ALIGNED_ON = 5000  # such photos at most, by lot
 BELONGING = 500_000  # pairs at most of what was taken one after the other, by lot
@@ -150,7 +151,7 @@ def belonging(taken: Histories) -> Int64Array:
 def _read_texts(
     table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str]
 ) -> Float32Array | None:
-    from endcap.encoders.cache import CachedEncoder
+    from endcap.encoders.cache import Across, CachedEncoder
     from endcap.encoders.text import TextEncoder
 
     texts = table.texts(config.content.reads)
@@ -158,11 +159,10 @@ def _read_texts(
         return None
     stage = "encode the catalogue's texts"
     progress(stage, 0.0)
-    encoder = TextEncoder(
-        config.text, progress=lambda done, total: progress(stage, done / max(1, total)), noted=notes.append
-    )
+    across = Across(lambda done, total: progress(stage, done / max(1, total)))
+    encoder = TextEncoder(config.text, progress=across, noted=_once(notes))
     distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
-    vectors = CachedEncoder(encoder, workspace / "cache" / "text").encode(distinct.tolist())
+    vectors = CachedEncoder(encoder, workspace / "cache" / "text", progress=across).encode(distinct.tolist())
     return vectors[place]
 
 
@@ -180,22 +180,31 @@ def _perceive(
     lost += files.lost
     if not files.paths:
         return None
+    from endcap.encoders.cache import Across, CachedEncoder
     from endcap.encoders.image import ImageEncoder
     from endcap.encoders.speech import SpeechEncoder
 
     stage, refused = f"encode the catalogue's {COLUMNS[name]}", list[Refused]()
     progress(stage, 0.0)
-
-    def tell(done: int, total: int) -> None:
-        progress(stage, done / max(1, total))
-
+    across = Across(lambda done, total: progress(stage, done / max(1, total)))
     if name == "image":
-        encoder: Encoder[Media] = ImageEncoder(config.image, progress=tell, refused=refused, noted=notes.append)
+        encoder: Encoder[Media] = ImageEncoder(config.image, progress=across, refused=refused, noted=_once(notes))
     else:
-        encoder = SpeechEncoder(config.speech, progress=tell, refused=refused)
-    found, unread = perceive(files, table, COLUMNS[name], encoder, refused, workspace / "cache" / name)
+        encoder = SpeechEncoder(config.speech, progress=across, refused=refused)
+    cached = CachedEncoder(encoder, workspace / "cache" / name, at_once=AT_ONCE[name], progress=across)
+    found, unread = perceive(files, table, COLUMNS[name], cached, refused)
     lost += unread
     return found if len(found.items) else None
+
+
+def _once(notes: list[str]) -> Callable[[str], None]:
+    """Takes a note that every part of a catalogue may give anew."""
+
+    def noted(note: str) -> None:
+        if note not in notes:
+            notes.append(note)
+
+    return noted
 
 
 def _aligned(known: Known) -> Alignment | None:
