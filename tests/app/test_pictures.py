@@ -12,11 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.encoders.conftest import drawn, stored
 
-from endcap.app.content import Content, fit_content, read_content
+from endcap.app import content
+from endcap.app.content import Content, Known, fit_content, read_content
 from endcap.app.ingest import silent
-from endcap.app.media import REFUSED, ContentConfig
+from endcap.app.media import REFUSED, ContentConfig, Perceived
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError, DataError
+from endcap.encoders import align_fit
 from endcap.features.items import ItemTable
 from endcap.web.server import create_app
 
@@ -149,6 +151,17 @@ def _content(shop: Shop) -> Content:
 def _ids(folder: Path) -> list[str]:
     with Shop.open(folder, read_only=True) as shop:
         return [item for item in shop.store.items()["item_id"] if item != "new"]
+
+
+def test_an_item_whose_photo_was_not_learned_from_counts_as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty items with words, thirty of them with a photo, of which fifteen are learned from."""
+    shares = list[float]()
+    monkeypatch.setattr(content, "ALIGNED_ON", 15)
+    monkeypatch.setattr(align_fit, "fit_alignment", lambda photos, texts, *, new_share: shares.append(new_share))
+    draw = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    photos = Perceived(draw[:30], np.arange(30), [Path()] * 30)
+    content._aligned(Known({"text": draw, "image": photos.of_items(40)}, photos))
+    assert shares == [pytest.approx(25 / 40)]
 
 
 def test_over_http_and_wrong_input(shop: Shop) -> None:

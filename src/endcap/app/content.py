@@ -221,7 +221,7 @@ def _aligned(known: Known) -> Alignment | None:
     from endcap.encoders.align_fit import fit_alignment
 
     worded = texts.any(axis=1)
-    without = 1 - np.isin(np.flatnonzero(worded), photos.items).mean()
+    without = 1 - np.isin(np.flatnonzero(worded), photos.items[rows]).mean()
     return fit_alignment(photos.vectors[rows], described, new_share=float(without))
 
 
