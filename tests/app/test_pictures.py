@@ -1,6 +1,7 @@
 """A shop with pictures: what looks alike is found, words and pictures stand for each other, and nothing is lost."""
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -141,6 +142,34 @@ def test_a_refit_reads_items_as_the_release_does(folder: Path) -> None:
     np.testing.assert_allclose(after.vectors[kept], before.vectors, atol=1e-6)
 
 
+def test_a_refit_refuses_other_encoders_of_the_same_width(folder: Path) -> None:
+    with Shop.open(folder, read_only=True) as shop:
+        table, release = ItemTable.build(shop.store.items()), shop.releases.root / (shop.releases.current() or "")
+        for section, changed in (("text", {"pooling": "cls"}), ("content", {"reads": ("title",)})):
+            other = getattr(shop.config, section).model_copy(update=changed)
+            config = shop.config.model_copy(update={section: other})
+            with pytest.raises(CallerError, match=r"What encodes text is .* now, and .*Train again"):
+                read_content(table, config, shop.folder, silent, [], release)
+
+
+def test_a_release_that_knew_words_alone_is_refitted_by_them(folder: Path, tmp_path: Path) -> None:
+    notes = list[str]()
+    with Shop.open(folder, read_only=True) as shop:
+        found = read_content(ItemTable.build(shop.store.items()), shop.config, shop.folder, silent, notes, tmp_path)
+    assert found is not None
+    assert list(found.known.modalities) == ["text"]
+    assert notes == ["The catalogue has image now, which the release cannot read; a training will."]
+
+
+def test_a_release_that_does_not_say_what_encoded_its_items_is_refused(folder: Path, tmp_path: Path) -> None:
+    with Shop.open(folder, read_only=True) as shop:
+        kept = shop.releases.root / (shop.releases.current() or "") / "content"
+        copied = shutil.copytree(kept, tmp_path / "content") / "fusion" / "fusion.json"
+        copied.write_text(json.dumps({"parts": json.loads(copied.read_text())["parts"]}))
+        with pytest.raises(CallerError, match=r"does not say what encoded its items\. Train again"):
+            read_content(ItemTable.build(shop.store.items()), shop.config, shop.folder, silent, [], tmp_path)
+
+
 def _content(shop: Shop) -> Content:
     table = ItemTable.build(shop.store.items())
     content = read_content(table, shop.config, shop.folder, silent, [], shop.releases.root / shop.releases.current())
@@ -160,7 +189,7 @@ def test_an_item_whose_photo_was_not_learned_from_counts_as_new(monkeypatch: pyt
     monkeypatch.setattr(align_fit, "fit_alignment", lambda photos, texts, *, new_share: shares.append(new_share))
     draw = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
     photos = Perceived(draw[:30], np.arange(30), [Path()] * 30)
-    content._aligned(Known({"text": draw, "image": photos.of_items(40)}, photos))
+    content._aligned(Known({"text": draw, "image": photos.of_items(40)}, {}, photos))
     assert shares == [pytest.approx(25 / 40)]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from endcap.encoders.cpu import multiplies_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16"]
+NUMBERS = re.compile(r":(?:float32|bfloat16)(?=:|$)")
 
 
 def native_bfloat16() -> bool:
@@ -23,3 +25,9 @@ def resolved(precision: Precision) -> Literal["float32", "bfloat16"]:
     if precision != "auto":
         return precision
     return "bfloat16" if native_bfloat16() else "float32"
+
+
+def space(name: str) -> str:
+    """An encoder's name without the numbers it is run in: they turn its vectors by less than a thousandth, and are
+    others on another machine."""
+    return NUMBERS.sub("", name)
