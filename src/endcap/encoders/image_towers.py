@@ -176,8 +176,8 @@ def _load(source: str) -> tuple[Any, Any, bool]:
                 source, use_safetensors=True, dtype="float32", output_loading_info=True, trust_remote_code=False
             )
             processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise unloadable(source, str(error).strip().split("\n", 1)[0]) from error
+    except Exception as error:  # of many libraries: the folder is the user's, and so is what is wrong with it
+        raise unloadable(source, str(error).strip().split("\n", 1)[0] or type(error).__name__) from error
     if further := set(processor.model_input_names) - {"pixel_values"}:
         raise unloadable(source, f"it reads {min(further)} beside the picture.")
     untrained = {name for name in report["missing_keys"] if not name.startswith("pooler.")}
