@@ -232,10 +232,16 @@ def test_a_server_looks_without_torch(folder: Path) -> None:
     assert json.loads(done.stdout) == ["disc-red-0", False]
 
 
-def test_a_shop_without_pictures_says_so(tmp_path: Path) -> None:
-    with Shop.open(Shop.init(tmp_path / "shop", SETTINGS.replace('"content", ', ""))) as shop:
+def test_a_shop_without_pictures_or_that_did_not_read_them_says_which(tmp_path: Path) -> None:
+    settings = SETTINGS.replace('"content", ', "").replace('folder = "photos"', "")
+    with Shop.open(Shop.init(tmp_path / "shop", settings)) as shop:
         acts = [(f"u{act % 5}", f"i{act % 7}", "purchase", NOW_MS + act * DAY_MS) for act in range(60)]
         shop.ingest(pl.DataFrame(acts, schema=["user_id", "item_id", "event_type", "ts_ms"], orient="row"))
-        shop.train(evaluate=False)
+        why = "no source reads what items are"
+        assert not any(why in note for note in shop.train(evaluate=False).notes)
         with pytest.raises(CallerError, match="no pictures to compare with"):
+            shop.search_picture(stored(drawn("disc", "red")))
+        shop.ingest(items=pl.DataFrame({"item_id": ["i0"], "title": ["a disc"], "images": [["disc.png"]]}))
+        assert any(why in note for note in shop.refit().notes)
+        with pytest.raises(CallerError, match=r"has not read the pictures .* `content` among \[train\] sources"):
             shop.search_picture(stored(drawn("disc", "red")))

@@ -104,7 +104,7 @@ def read_content(
     notes += [
         f"The catalogue has {name} now, which the release cannot read; a training will."
         for name in asked
-        if name not in readable and _holds(table, name, config)
+        if name not in readable and holds(table, name, config)
     ]
     of_release = config.content.model_copy(update={"modalities": tuple(name for name in asked if name in readable)})
     read = config.model_copy(update={"content": of_release})
@@ -149,6 +149,13 @@ def read_catalogue(table: ItemTable, config: Config, workspace: Path, progress: 
     if not found and "text" in config.content.modalities and not any(table.texts(config.content.reads)):
         notes.append("The catalogue has no text, so there are no content vectors.")
     return Known(found, encoders, photos)
+
+
+def holds(table: ItemTable, name: str, config: Config) -> bool:
+    """Whether any item has something of the modality, by name."""
+    if name == "text":
+        return any(table.texts(config.content.reads))
+    return bool((table.frame[COLUMNS[name]].list.len() > 0).any())
 
 
 def belonging(taken: Histories) -> Int64Array:
@@ -244,12 +251,6 @@ def _only(known: Known) -> Fusion:
     """The first modality's vectors as they are."""
     name, vectors = next(iter(known.modalities.items()))
     return Fusion({}, only=(name, vectors.shape[1]), encoders=known.encoders)
-
-
-def _holds(table: ItemTable, name: str, config: Config) -> bool:
-    if name == "text":
-        return any(table.texts(config.content.reads))
-    return bool((table.frame[COLUMNS[name]].list.len() > 0).any())
 
 
 def _content(known: Known, fusion: Fusion, alignment: Alignment | None) -> Content:

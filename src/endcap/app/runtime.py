@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from endcap.app.config import Config, load_config
+from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
 from endcap.app.queries import MAX_QUERY, checked
@@ -287,6 +288,13 @@ class Shop:
 
         DataError for bytes that are no picture, CallerError where the release has none.
         """
+        release = self._serving.current()[0]
+        if release.searcher.sights is None and holds(release.fitted.table, "image", self.config):
+            raise CallerError(
+                "The release has not read the pictures that the catalogue names.",
+                where="search",
+                next_step="Train with `content` among [train] sources; the training's notes say what else is missing.",
+            )
         return self._found(lambda searcher, query, known: searcher.picture(query, known, picture), user, n, rest)
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
