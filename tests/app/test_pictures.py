@@ -36,6 +36,7 @@ precision = "float32"
 [image]
 precision = "float32"
 layers = "all"
+max_pixels = 40000
 """
 SHAPES, COLOURS = ("disc", "box", "stripes"), ("red", "blue", "green", "yellow", "black", "purple")
 KINDS = list(product(SHAPES, COLOURS))
@@ -209,6 +210,8 @@ def test_over_http_and_wrong_input(shop: Shop) -> None:
         assert sent(picture, "text/plain").status_code == 415
         assert "image/jpeg" in sent(picture, "text/plain").json()["error"]["next_step"]
         assert sent(b"", "image/png").status_code == 422
+    with pytest.raises(DataError, match=r"^picture: .*300 x 200 pixels"):
+        shop.search_picture(stored(drawn("disc", "red", (300, 200))))
     with pytest.raises(DataError, match=r"^picture: It is no picture"):
         shop.search_picture(b"no picture")
 
