@@ -41,7 +41,7 @@ def sound(content: Media, place: str, *, max_bytes: int, max_seconds: float) -> 
         with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
             found = _unpacked(container, place, max_seconds)
     except av.FFmpegError as error:
-        raise _damaged(place, error.strerror) from error
+        raise _damaged(place, error.strerror or str(error)) from error
     except (DataError, MemoryError):
         raise
     except Exception as error:  # PyAV's own, of files that FFmpeg reads and it does not expect
