@@ -13,6 +13,14 @@ def test_models_are_seen_from_the_workspace(tmp_path: Path, monkeypatch: pytest.
     config = Config.model_validate({"text": {"model": "runs/encoder"}})
     (tmp_path / "shop" / "runs" / "encoder").mkdir(parents=True)
     assert config.seen_from(tmp_path / "shop").text.model == str(tmp_path / "shop" / "runs" / "encoder")
+    listens = Config.model_validate({"speech": {"model": "ear"}, "text": {"model": "model.gguf"}})
+    (tmp_path / "shop" / "ear").mkdir()
+    (tmp_path / "shop" / "model.gguf").write_bytes(b"GGUF")
+    seen = listens.seen_from(tmp_path / "shop")
+    assert (seen.speech.model, seen.text.model) == (
+        str(tmp_path / "shop" / "ear"),
+        str(tmp_path / "shop" / "model.gguf"),
+    )
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "shop")
     with pytest.raises(CallerError, match=r'\[text\] model.*Write "\.\./shop/runs/encoder"'):

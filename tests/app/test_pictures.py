@@ -1,6 +1,7 @@
 """A shop with pictures: what looks alike is found, words and pictures stand for each other, and nothing is lost."""
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -12,11 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.encoders.conftest import drawn, stored
 
-from endcap.app.content import Content, fit_content, read_content
+from endcap.app import content
+from endcap.app.content import Content, Known, fit_content, read_content
 from endcap.app.ingest import silent
-from endcap.app.media import REFUSED, ContentConfig
+from endcap.app.media import REFUSED, ContentConfig, Perceived
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError, DataError
+from endcap.encoders import align_fit
 from endcap.features.items import ItemTable
 from endcap.web.server import create_app
 
@@ -33,6 +36,7 @@ precision = "float32"
 [image]
 precision = "float32"
 layers = "all"
+max_pixels = 40000
 """
 SHAPES, COLOURS = ("disc", "box", "stripes"), ("red", "blue", "green", "yellow", "black", "purple")
 KINDS = list(product(SHAPES, COLOURS))
@@ -139,6 +143,34 @@ def test_a_refit_reads_items_as_the_release_does(folder: Path) -> None:
     np.testing.assert_allclose(after.vectors[kept], before.vectors, atol=1e-6)
 
 
+def test_a_refit_refuses_other_encoders_of_the_same_width(folder: Path) -> None:
+    with Shop.open(folder, read_only=True) as shop:
+        table, release = ItemTable.build(shop.store.items()), shop.releases.root / (shop.releases.current() or "")
+        for section, changed in (("text", {"pooling": "cls"}), ("content", {"reads": ("title",)})):
+            other = getattr(shop.config, section).model_copy(update=changed)
+            config = shop.config.model_copy(update={section: other})
+            with pytest.raises(CallerError, match=r"What encodes text is .* now, and .*Train again"):
+                read_content(table, config, shop.folder, silent, [], release)
+
+
+def test_a_release_that_knew_words_alone_is_refitted_by_them(folder: Path, tmp_path: Path) -> None:
+    notes = list[str]()
+    with Shop.open(folder, read_only=True) as shop:
+        found = read_content(ItemTable.build(shop.store.items()), shop.config, shop.folder, silent, notes, tmp_path)
+    assert found is not None
+    assert list(found.known.modalities) == ["text"]
+    assert notes == ["The catalogue has image now, which the release cannot read; a training will."]
+
+
+def test_a_release_that_does_not_say_what_encoded_its_items_is_refused(folder: Path, tmp_path: Path) -> None:
+    with Shop.open(folder, read_only=True) as shop:
+        kept = shop.releases.root / (shop.releases.current() or "") / "content"
+        copied = shutil.copytree(kept, tmp_path / "content") / "fusion" / "fusion.json"
+        copied.write_text(json.dumps({"parts": json.loads(copied.read_text())["parts"]}))
+        with pytest.raises(CallerError, match=r"does not say what encoded its items\. Train again"):
+            read_content(ItemTable.build(shop.store.items()), shop.config, shop.folder, silent, [], tmp_path)
+
+
 def _content(shop: Shop) -> Content:
     table = ItemTable.build(shop.store.items())
     content = read_content(table, shop.config, shop.folder, silent, [], shop.releases.root / shop.releases.current())
@@ -149,6 +181,17 @@ def _content(shop: Shop) -> Content:
 def _ids(folder: Path) -> list[str]:
     with Shop.open(folder, read_only=True) as shop:
         return [item for item in shop.store.items()["item_id"] if item != "new"]
+
+
+def test_an_item_whose_photo_was_not_learned_from_counts_as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty items with words, thirty of them with a photo, of which fifteen are learned from."""
+    shares = list[float]()
+    monkeypatch.setattr(content, "ALIGNED_ON", 15)
+    monkeypatch.setattr(align_fit, "fit_alignment", lambda photos, texts, *, new_share: shares.append(new_share))
+    draw = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    photos = Perceived(draw[:30], np.arange(30), [Path()] * 30)
+    content._aligned(Known({"text": draw, "image": photos.of_items(40)}, {}, photos))
+    assert shares == [pytest.approx(25 / 40)]
 
 
 def test_over_http_and_wrong_input(shop: Shop) -> None:
@@ -167,6 +210,8 @@ def test_over_http_and_wrong_input(shop: Shop) -> None:
         assert sent(picture, "text/plain").status_code == 415
         assert "image/jpeg" in sent(picture, "text/plain").json()["error"]["next_step"]
         assert sent(b"", "image/png").status_code == 422
+    with pytest.raises(DataError, match=r"^picture: .*300 x 200 pixels"):
+        shop.search_picture(stored(drawn("disc", "red", (300, 200))))
     with pytest.raises(DataError, match=r"^picture: It is no picture"):
         shop.search_picture(b"no picture")
 
@@ -190,10 +235,16 @@ def test_a_server_looks_without_torch(folder: Path) -> None:
     assert json.loads(done.stdout) == ["disc-red-0", False]
 
 
-def test_a_shop_without_pictures_says_so(tmp_path: Path) -> None:
-    with Shop.open(Shop.init(tmp_path / "shop", SETTINGS.replace('"content", ', ""))) as shop:
+def test_a_shop_without_pictures_or_that_did_not_read_them_says_which(tmp_path: Path) -> None:
+    settings = SETTINGS.replace('"content", ', "").replace('folder = "photos"', "")
+    with Shop.open(Shop.init(tmp_path / "shop", settings)) as shop:
         acts = [(f"u{act % 5}", f"i{act % 7}", "purchase", NOW_MS + act * DAY_MS) for act in range(60)]
         shop.ingest(pl.DataFrame(acts, schema=["user_id", "item_id", "event_type", "ts_ms"], orient="row"))
-        shop.train(evaluate=False)
+        why = "no source reads what items are"
+        assert not any(why in note for note in shop.train(evaluate=False).notes)
         with pytest.raises(CallerError, match="no pictures to compare with"):
+            shop.search_picture(stored(drawn("disc", "red")))
+        shop.ingest(items=pl.DataFrame({"item_id": ["i0"], "title": ["a disc"], "images": [["disc.png"]]}))
+        assert any(why in note for note in shop.refit().notes)
+        with pytest.raises(CallerError, match=r"has not read the pictures .* `content` among \[train\] sources"):
             shop.search_picture(stored(drawn("disc", "red")))

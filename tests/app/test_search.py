@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -108,6 +109,18 @@ def test_the_shopper_moves_what_fits(trained: Path) -> None:
         plain = [item.item_id for item in shop.search("tea", n=5).items]
         ours = [item.item_id for item in shop.search("tea", "likes-0", n=5).items]
     assert plain.index(liked) > ours.index(liked) == 0
+
+
+def test_an_encoder_that_cannot_be_kept_costs_meaning_and_not_the_training(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "shop")
+    (occupied := tmp_path / "file").write_text("")
+    monkeypatch.setenv("ENDCAP_MODELS", str(occupied))
+    with Shop.open(folder, clock=lambda: NOW_MS) as shop:
+        notes = shop.train(evaluate=False).notes
+        assert titles(shop, "eco lip balm", 1) == ["lip balm, eco"]
+    assert any(note.startswith("Search goes by words alone") and "ENDCAP_MODELS" in note for note in notes)
 
 
 def test_over_http_and_wrong_input(shop: Shop) -> None:

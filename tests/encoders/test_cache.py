@@ -6,7 +6,7 @@ import pytest
 
 from endcap.core.errors import CallerError
 from endcap.core.types import Float32Array
-from endcap.encoders.cache import CachedEncoder
+from endcap.encoders.cache import Across, CachedEncoder
 
 
 class Letters:
@@ -46,6 +46,26 @@ def test_a_second_run_encodes_only_what_is_new(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cached.encode(["bc", "c", "ab"]), Letters().encode(["bc", "c", "ab"]))
     assert encoder.asked == ["bc"]
     assert (cached.encoded, len(cached), cached.ignored) == (1, 3, 0)
+
+
+def test_an_interruption_costs_one_part_and_progress_is_of_all(tmp_path: Path) -> None:
+    texts, told = ["a", "bb", "abc", "aabb", "abccc", "aaaaaa", "bbbbbbb"], list[tuple[int, int]]()
+    progress = Across(lambda done, total: told.append((done, total)))
+
+    class Telling(Letters):
+        def encode(self, contents: Sequence[str]) -> Float32Array:
+            if self.name in contents:
+                raise KeyboardInterrupt
+            for done in range(1, len(contents) + 1):
+                progress(done, len(contents))
+            return super().encode(contents)
+
+    with pytest.raises(KeyboardInterrupt):
+        CachedEncoder(Telling("abccc"), tmp_path, at_once=2, progress=progress).encode(texts)
+    assert told == [(done, 7) for done in (1, 2, 3, 4)]
+    again = CachedEncoder(Letters("abccc"), tmp_path)
+    np.testing.assert_array_equal(again.encode(texts), Letters().encode(texts))
+    assert again.encoded == 3
 
 
 def test_another_encoder_shares_nothing(tmp_path: Path) -> None:

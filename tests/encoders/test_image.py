@@ -225,6 +225,14 @@ def test_what_is_no_model_of_pictures_is_the_callers_error(tmp_path: Path) -> No
         encoder(tmp_path)
 
 
+def test_weights_that_were_cut_off_are_the_callers_error(seeing: Any, tmp_path: Path) -> None:
+    for file in seeing("vit").iterdir():
+        content = file.read_bytes()
+        (tmp_path / file.name).write_bytes(content[:-100] if file.suffix == ".safetensors" else content)
+    with pytest.raises(CallerError, match="cannot be used"):
+        encoder(tmp_path)
+
+
 def test_only_the_packaged_model_gives_all_its_layers(seeing: Any) -> None:
     with pytest.raises(CallerError, match="all its layers"):
         encoder(seeing("vit"), layers="all")

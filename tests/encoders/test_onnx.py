@@ -8,11 +8,14 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+import torch
 
-from endcap.core.errors import ArtifactError, CallerError
+from endcap.core.errors import ArtifactError, CallerError, ServiceError
 from endcap.core.protocols import Encoder
 from endcap.encoders.onnx import OnnxTextEncoder
-from endcap.encoders.onnx_export import ExportReport, export_text, overlap_at
+from endcap.encoders.onnx_export import ExportReport, export_text, exported_text, overlap_at
+from endcap.encoders.onnx_files import exported_once
+from endcap.encoders.onnx_graph import graph_of
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
 from endcap.testing import EncoderConformance
 
@@ -92,6 +95,48 @@ def test_too_few_texts_measure_nothing(bert: TextEncoder, tmp_path: Path) -> Non
     with pytest.raises(CallerError, match="49 texts that differ"):
         export_text(bert, tmp_path / "bert", texts=[*TEXTS[:49], TEXTS[0], " "])
     assert list(tmp_path.iterdir()) == []
+
+
+class Wayward(torch.nn.Module):
+    """What it does depends on the numbers it is given."""
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers if numbers.sum() > 0 else -numbers
+
+
+def test_a_model_that_the_exporter_cannot_follow_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="cannot be written as ONNX"):
+        graph_of(Wayward(), {"numbers": torch.ones(2, 3)}, "vectors", [{0: torch.export.Dim("batch", min=1)}])
+
+
+def test_what_cannot_be_kept_or_exported_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path) -> None:
+        raise KeyError("an attention that nobody knows")
+
+    monkeypatch.setenv("ENDCAP_MODELS", str(tmp_path))
+    with pytest.raises(ServiceError, match="cannot be exported: KeyError"):
+        exported_once("an encoder", OnnxTextEncoder, broken)
+    (occupied := tmp_path / "file").write_text("")
+    monkeypatch.setenv("ENDCAP_MODELS", str(occupied))
+    with pytest.raises(ServiceError, match="ENDCAP_MODELS"):
+        exported_once("an encoder", OnnxTextEncoder, broken)
+
+
+def test_an_export_of_other_texts_is_measured_on_these(
+    bert: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where int8 is not near enough on them, float32 is served; what was measured is kept."""
+    monkeypatch.setenv("ENDCAP_MODELS", str(tmp_path))
+    first = exported_text(bert, TEXTS)
+    assert OnnxTextEncoder(first).settings.precision == "int8"
+    assert exported_text(bert, TEXTS) == first
+    assert not list(tmp_path.glob("onnx/*-measured")), "the texts that it was exported by were measured then"
+    assert exported_text(bert, TEXTS[:60]) == first
+    (kept,) = tmp_path.glob("onnx/*-measured/*")
+    assert float(kept.read_text()) > 0.95
+    kept.write_text("0.9")
+    assert OnnxTextEncoder(exported_text(bert, TEXTS[:60])).settings.precision == "float32"
+    assert exported_text(bert, TEXTS[1:61]) == first
 
 
 def test_overlap_is_the_share_of_neighbours_in_common() -> None:

@@ -1,6 +1,7 @@
 """Image encoders out of their exported files: what a server looks at pictures with."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.encoders.conftest import drawn, stored
 from endcap.core.errors import ArtifactError, CallerError, DataError
 from endcap.core.protocols import Encoder
 from endcap.encoders.image import ImageEncoder, ImageEncoderConfig
-from endcap.encoders.onnx_image import OnnxImageEncoder
+from endcap.encoders.onnx_image import OnnxImageEncoder, limit
 from endcap.encoders.onnx_image_export import export_image
 from endcap.testing import EncoderConformance
 
@@ -94,6 +95,16 @@ def test_wrong_input(packaged: tuple[Path, ImageEncoder], tmp_path: Path) -> Non
     (tmp_path / "model.onnx").write_bytes(b"another")
     with pytest.raises(ArtifactError, match="not the one that was written"):
         OnnxImageEncoder(tmp_path)
+
+
+def test_limits_are_those_of_whoever_serves_it(packaged: tuple[Path, ImageEncoder], tmp_path: Path) -> None:
+    folder = shutil.copytree(packaged[0], tmp_path / "eye")
+    limit(folder, max_bytes=10_000, max_pixels=1000)
+    with pytest.raises(DataError, match="96 x 80 pixels"):
+        OnnxImageEncoder(folder).encode(VARIOUS[:1])
+    limit(folder, max_bytes=10, max_pixels=1_000_000)
+    with pytest.raises(DataError, match="longer than the 10 bytes"):
+        OnnxImageEncoder(folder).encode(VARIOUS[:1])
 
 
 def test_neither_torch_nor_transformers_is_loaded(packaged: tuple[Path, ImageEncoder]) -> None:

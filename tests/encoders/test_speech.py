@@ -1,6 +1,7 @@
 """The packaged Whisper on real clips and on sounds in which nobody speaks; a tiny one of random weights beside it."""
 
 import io
+import shutil
 import subprocess
 import sys
 import wave
@@ -224,6 +225,28 @@ def test_any_rate_and_number_of_channels_is_listened_to() -> None:
     assert abs(int(spectrum.argmax()) * RATE / len(heard[:RATE]) - 440) < 2
 
 
+def encoded(samples: np.ndarray, rate: int, layout: str) -> bytes:
+    """AAC in pieces that each say their rate and channels, so that files may be put one behind the other."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=rate, layout=layout)
+        channels = np.tile(samples.astype(np.float32), (stream.layout.nb_channels, 1))
+        frame = av.AudioFrame.from_ndarray(channels, format="fltp", layout=layout)
+        frame.rate = rate
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return file.getvalue()
+
+
+def test_a_recording_may_go_on_at_another_rate_and_with_other_channels() -> None:
+    parts = [encoded(tone(440, 1, 44_100), 44_100, "stereo"), encoded(tone(880, 1, 22_050), 22_050, "mono")]
+    heard = sound(b"".join(parts), "here", **LIMITS)
+    assert abs(len(heard) - 2 * RATE) < RATE // 4
+    for part, hertz in ((heard[:RATE], 440), (heard[-RATE:], 880)):
+        assert abs(int(np.abs(np.fft.rfft(part)).argmax()) - hertz) < 10
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Whisper of two layers and random weights, saved as any Hugging Face model is."""
@@ -283,6 +306,22 @@ class TestAnyCheckpointOfHuggingFace:
         assert found.language in ("en", "zh")
         assert 0.5 <= found.language_probability <= 1
         assert speech.whisper.transcribe(clip, "zh", 1)[:2] == ("zh", 1.0)
+
+    def test_may_be_kept_in_half_precision(self, tiny: Path, tmp_path: Path):
+        from transformers import WhisperForConditionalGeneration
+
+        half = shutil.copytree(tiny, tmp_path / "half")
+        WhisperForConditionalGeneration.from_pretrained(tiny).half().save_pretrained(half)
+        given = [recorded(hiss(1.2))]
+        whole, ours = (SpeechEncoder(SpeechConfig(model=str(folder))).encode(given) for folder in (tiny, half))
+        np.testing.assert_allclose(ours, whole, atol=2e-3)
+        assert Speech(SpeechConfig(model=str(half), beam_size=1)).whisper.transcribe(hiss(1).astype("f4"), "en", 1)
+
+    def test_is_the_callers_to_mend_where_its_weights_were_cut_off(self, tiny: Path, tmp_path: Path):
+        weights = shutil.copytree(tiny, tmp_path / "cut") / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        with pytest.raises(CallerError, match="cannot be loaded"):
+            Speech(SpeechConfig(model=str(weights.parent)))
 
     def test_conforms(self, tiny: Path):
         encoder = SpeechEncoder(SpeechConfig(model=str(tiny)))

@@ -133,17 +133,17 @@ class Config(DataConfig):
     serve: ServeConfig = ServeConfig()
 
     def seen_from(self, workspace: Path) -> Config:
-        """With the folders of local models found where the workspace has them. CallerError for one that only whoever
-        stands elsewhere could find."""
+        """With the folders and files of local models found where the workspace has them. CallerError for one that only
+        whoever stands elsewhere could find."""
         found: dict[str, Section] = {}
-        for name in ("text", "image"):
+        for name in ("text", "image", "speech"):
             section = getattr(self, name)
-            if section.model and (folder := workspace / section.model).is_dir():
-                found[name] = section.model_copy(update={"model": str(folder.resolve())})
-            elif section.model and Path(section.model).is_dir():
+            if section.model and (place := workspace / section.model).exists():
+                found[name] = section.model_copy(update={"model": str(place.resolve())})
+            elif section.model and Path(section.model).exists():
                 seen = os.path.relpath(Path(section.model).resolve(), workspace.resolve())
                 raise CallerError(
-                    f"There is no folder {section.model!r} in the workspace, from which it is seen.",
+                    f"There is no {section.model!r} in the workspace, from which it is seen.",
                     where=f"[{name}] model",
                     next_step=f'Write "{seen}".',
                 )

@@ -24,6 +24,7 @@ from endcap.core.types import Float32Array, Int64Array
 from endcap.encoders.align import Alignment
 from endcap.encoders.fuse import Fusion
 from endcap.encoders.media import Media, Refused
+from endcap.encoders.precision import space
 from endcap.features.items import ItemTable
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLDER, FUSION, ALIGNMENT = "content", "fusion", "alignment"
 COLUMNS = {"image": "images", "audio": "audio"}
+AT_ONCE = {"image": 64, "audio": 8}  # files that a killed run has to read again, at most
 FEWEST_ALIGNED = 10  # photos of items with words, below which nothing can be learned from them
 ALIGNED_ON = 5000  # such photos at most, by lot
 BELONGING = 500_000  # pairs at most of what was taken one after the other, by lot
@@ -39,10 +41,11 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What can be read of a catalogue. modalities: name -> float32 [items, w], each in its encoder's own space. photos:
-    every picture by itself."""
+    """What can be read of a catalogue. modalities: name -> float32 [items, w], each in its encoder's own space.
+    encoders: name -> what that space depends on. photos: every picture by itself."""
 
     modalities: dict[str, Float32Array]
+    encoders: dict[str, str]
     photos: Perceived | None = None
 
 
@@ -74,66 +77,85 @@ def fit_content(
     if not known.modalities:
         return None
     if len(known.modalities) == 1:
-        ((name, vectors),) = known.modalities.items()
-        return _content(known, Fusion({}, only=(name, vectors.shape[1])), _aligned(known), config)
+        return _content(known, _only(known), _aligned(known))
     from endcap.encoders.fuse_fit import fit_fusion
 
     progress("fuse what is known of items", 0.0)
     try:
-        fusion = fit_fusion(known.modalities, config.fusion, pairs=None if taken is None else belonging(taken))
+        fitted = fit_fusion(known.modalities, config.fusion, pairs=None if taken is None else belonging(taken))
+        fusion = Fusion(fitted.projections, encoders=known.encoders)
     except CallerError as error:
-        name = next(iter(known.modalities))
-        notes.append(f"The content vectors are those of {name} alone: {error}")
-        fusion = Fusion({}, only=(name, known.modalities[name].shape[1]))
-    return _content(known, fusion, _aligned(known), config)
+        fusion = _only(known)
+        notes.append(f"The content vectors are those of {next(iter(fusion.widths))} alone: {error}")
+    return _content(known, fusion, _aligned(known))
 
 
 def read_content(
     table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str], release: Path
 ) -> Content | None:
-    """As a release reads items. CallerError where the encoders are others now."""
-    known = read_catalogue(table, config, workspace, progress, notes)
-    folder = release / FOLDER
-    if not (folder / FUSION).is_dir():  # of a release that knew words alone
-        return fit_content(table, config, workspace, progress, notes, None) if len(known.modalities) == 1 else None
-    fusion = Fusion.load(folder / FUSION)
-    for name, vectors in known.modalities.items():
-        if name not in fusion.widths:
-            notes.append(f"The catalogue has {name} now, which the release cannot read; a training will.")
-        elif vectors.shape[1] != fusion.widths[name]:
+    """As a release reads items: of the catalogue what the release knew, by the same encoders. CallerError where they
+    are others now, or the release does not say which they were."""
+    folder, again = release / FOLDER, f"Train again: endcap train --shop {workspace}"
+    fusion = Fusion.load(folder / FUSION) if (folder / FUSION).is_dir() else None
+    if fusion is not None and not fusion.encoders:
+        raise CallerError("The release does not say what encoded its items.", where=str(release), next_step=again)
+    readable = ("text",) if fusion is None else fusion.encoders  # of a release that knew no more than words
+    asked = config.content.modalities
+    notes += [
+        f"The catalogue has {name} now, which the release cannot read; a training will."
+        for name in asked
+        if name not in readable and holds(table, name, config)
+    ]
+    of_release = config.content.model_copy(update={"modalities": tuple(name for name in asked if name in readable)})
+    read = config.model_copy(update={"content": of_release})
+    known = read_catalogue(table, read, workspace, progress, notes)
+    if fusion is None:
+        return _content(known, _only(known), None) if known.modalities else None
+    for name, encoder in known.encoders.items():
+        if encoder != fusion.encoders[name]:
             raise CallerError(
-                f"The vectors of {name} are {vectors.shape[1]} wide, and {fusion.widths[name]} in the release.",
+                f"What encodes {name} is {encoder!r} now, and {fusion.encoders[name]!r} in the release.",
                 where=name,
-                next_step=f"Train again: endcap train --shop {workspace}",
+                next_step=again,
             )
     if not known.modalities.keys() & fusion.widths.keys():
         return None
     alignment = Alignment.load(folder / ALIGNMENT) if (folder / ALIGNMENT).is_dir() else None
-    return _content(known, fusion, alignment, config)
+    return _content(known, fusion, alignment)
 
 
 def read_catalogue(table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str]) -> Known:
     """Of the modalities that the settings ask for, those that any item has and that there is an encoder for."""
     found: dict[str, Float32Array] = {}
+    encoders: dict[str, str] = {}
     photos: Perceived | None = None
     lost: list[Lost] = []
     for name in config.content.modalities:
         try:
             if name == "text":
-                vectors = _read_texts(table, config, workspace, progress, notes)
-            else:
-                perceived = _perceive(name, table, config, workspace, progress, notes, lost)
-                photos = perceived if name == "image" else photos
-                vectors = None if perceived is None else perceived.of_items(len(table))
+                texts = _read_texts(table, config, workspace, progress, notes)
+                if texts is not None:
+                    found[name], encoders[name] = texts
+                continue
+            perceived = _perceive(name, table, config, workspace, progress, notes, lost)
         except MissingExtraError as error:
             notes.append(f"There are no content vectors of {name}: {error}")
             continue
-        if vectors is not None:
-            found[name] = vectors
+        if perceived is not None:
+            files, encoders[name] = perceived
+            found[name] = files.of_items(len(table))
+            photos = files if name == "image" else photos
     list_lost(workspace, lost, notes.append)
     if not found and "text" in config.content.modalities and not any(table.texts(config.content.reads)):
         notes.append("The catalogue has no text, so there are no content vectors.")
-    return Known(found, photos)
+    return Known(found, encoders, photos)
+
+
+def holds(table: ItemTable, name: str, config: Config) -> bool:
+    """Whether any item has something of the modality, by name."""
+    if name == "text":
+        return any(table.texts(config.content.reads))
+    return bool((table.frame[COLUMNS[name]].list.len() > 0).any())
 
 
 def belonging(taken: Histories) -> Int64Array:
@@ -149,8 +171,9 @@ def belonging(taken: Histories) -> Int64Array:
 
 def _read_texts(
     table: ItemTable, config: Config, workspace: Path, progress: Progress, notes: list[str]
-) -> Float32Array | None:
-    from endcap.encoders.cache import CachedEncoder
+) -> tuple[Float32Array, str] | None:
+    """Also what the vectors' space depends on: the encoder, and what it reads of an item."""
+    from endcap.encoders.cache import Across, CachedEncoder
     from endcap.encoders.text import TextEncoder
 
     texts = table.texts(config.content.reads)
@@ -158,12 +181,11 @@ def _read_texts(
         return None
     stage = "encode the catalogue's texts"
     progress(stage, 0.0)
-    encoder = TextEncoder(
-        config.text, progress=lambda done, total: progress(stage, done / max(1, total)), noted=notes.append
-    )
+    across = Across(lambda done, total: progress(stage, done / max(1, total)))
+    encoder = TextEncoder(config.text, progress=across, noted=_once(notes))
     distinct, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
-    vectors = CachedEncoder(encoder, workspace / "cache" / "text").encode(distinct.tolist())
-    return vectors[place]
+    vectors = CachedEncoder(encoder, workspace / "cache" / "text", progress=across).encode(distinct.tolist())
+    return vectors[place], f"{space(encoder.name)}:{'+'.join(config.content.reads)}"
 
 
 def _perceive(
@@ -174,28 +196,37 @@ def _perceive(
     progress: Progress,
     notes: list[str],
     lost: list[Lost],
-) -> Perceived | None:
-    """The pictures, or the recordings, of the items that have any."""
+) -> tuple[Perceived, str] | None:
+    """The pictures, or the recordings, of the items that have any, and what their space depends on."""
     files = files_of(table, COLUMNS[name], workspace / config.content.folder, config.content.per_item)
     lost += files.lost
     if not files.paths:
         return None
+    from endcap.encoders.cache import Across, CachedEncoder
     from endcap.encoders.image import ImageEncoder
     from endcap.encoders.speech import SpeechEncoder
 
     stage, refused = f"encode the catalogue's {COLUMNS[name]}", list[Refused]()
     progress(stage, 0.0)
-
-    def tell(done: int, total: int) -> None:
-        progress(stage, done / max(1, total))
-
+    across = Across(lambda done, total: progress(stage, done / max(1, total)))
     if name == "image":
-        encoder: Encoder[Media] = ImageEncoder(config.image, progress=tell, refused=refused, noted=notes.append)
+        encoder: Encoder[Media] = ImageEncoder(config.image, progress=across, refused=refused, noted=_once(notes))
     else:
-        encoder = SpeechEncoder(config.speech, progress=tell, refused=refused)
-    found, unread = perceive(files, table, COLUMNS[name], encoder, refused, workspace / "cache" / name)
+        encoder = SpeechEncoder(config.speech, progress=across, refused=refused)
+    cached = CachedEncoder(encoder, workspace / "cache" / name, at_once=AT_ONCE[name], progress=across)
+    found, unread = perceive(files, table, COLUMNS[name], cached, refused)
     lost += unread
-    return found if len(found.items) else None
+    return (found, space(encoder.name)) if len(found.items) else None
+
+
+def _once(notes: list[str]) -> Callable[[str], None]:
+    """Takes a note that every part of a catalogue may give anew."""
+
+    def noted(note: str) -> None:
+        if note not in notes:
+            notes.append(note)
+
+    return noted
 
 
 def _aligned(known: Known) -> Alignment | None:
@@ -212,12 +243,18 @@ def _aligned(known: Known) -> Alignment | None:
     from endcap.encoders.align_fit import fit_alignment
 
     worded = texts.any(axis=1)
-    without = 1 - np.isin(np.flatnonzero(worded), photos.items).mean()
+    without = 1 - np.isin(np.flatnonzero(worded), photos.items[rows]).mean()
     return fit_alignment(photos.vectors[rows], described, new_share=float(without))
 
 
-def _content(known: Known, fusion: Fusion, alignment: Alignment | None, config: Config) -> Content:
+def _only(known: Known) -> Fusion:
+    """The first modality's vectors as they are."""
+    name, vectors = next(iter(known.modalities.items()))
+    return Fusion({}, only=(name, vectors.shape[1]), encoders=known.encoders)
+
+
+def _content(known: Known, fusion: Fusion, alignment: Alignment | None) -> Content:
     read = {name: vectors for name, vectors in known.modalities.items() if name in fusion.widths}
-    of_words = list(fusion.widths) == ["text"]
-    name = Path(config.text.model).name if of_words else f"{'+'.join(fusion.widths)}:{fusion.digest()}"
+    names = list(fusion.widths)
+    name = fusion.encoders[names[0]] if len(names) == 1 else f"{'+'.join(names)}:{fusion.digest()}"
     return Content(fusion.fuse(read), name, known, fusion, alignment)

@@ -18,14 +18,13 @@ from pydantic import Field
 
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import CallerError
-from endcap.core.protocols import Encoder
 from endcap.core.section import Section
 from endcap.core.types import Float32Array, Int64Array
 from endcap.encoders.align import unit
-from endcap.encoders.cache import CachedEncoder
 from endcap.features.items import NAMED, ItemTable, Worded
 
 if TYPE_CHECKING:
+    from endcap.encoders.cache import CachedEncoder
     from endcap.encoders.media import Media, Refused
 
 REFUSED = "refused_media.csv"
@@ -110,10 +109,10 @@ def files_of(table: ItemTable, column: str, folder: Path, per_item: int) -> File
 
 
 def perceive(
-    files: Files, table: ItemTable, column: str, encoder: Encoder[Media], refused: list[Refused], cache: Path
+    files: Files, table: ItemTable, column: str, encoder: CachedEncoder[Media], refused: list[Refused]
 ) -> tuple[Perceived, list[Lost]]:
     """refused: the list that the encoder was made with. Also what it refused."""
-    vectors = CachedEncoder(encoder, cache).encode(files.paths)
+    vectors = encoder.encode(files.paths)
     reasons = {one.place: one.reason for one in refused}
     lost = []
     for place in np.flatnonzero(~vectors.any(axis=1)):

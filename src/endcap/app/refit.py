@@ -22,7 +22,7 @@ from endcap.app.sequences import refit_sequence
 from endcap.app.sources import Fitted, fit_lasting, source_names
 from endcap.core.artifacts import Manifest
 from endcap.core.determinism import seed_everything
-from endcap.core.errors import ArtifactError, CallerError, NotFoundError
+from endcap.core.errors import ArtifactError, CallerError, EndcapError, NotFoundError
 from endcap.core.protocols import CandidateSource
 from endcap.recommend.hydrate import Hydrator
 
@@ -117,21 +117,26 @@ class _Refit(Run):
         self.stage("fit sources on the whole log")
         found: list[CandidateSource] = list(fit_lasting(self.histories, self.table, vectors, self.config, set(names)))
         if SEQUENCE in names:
-            stage = "go on with the sequence model"
-            self.stage(stage)
-            found.append(
-                refit_sequence(
-                    self.histories,
-                    self.table.ids,
-                    self.content,
-                    self.config,
-                    folder / "sources" / SEQUENCE,
-                    self.shop.folder / "checkpoints",
-                    lambda share: self.stage(stage, share),
-                )
-            )
+            found.append(self._sequence(folder))
         self.stage("fit sources on the whole log")
         return self.assemble(self.histories, int(self.histories.events.ts_ms.max()) + 1, found)
+
+    def _sequence(self, folder: Path) -> CandidateSource:
+        """CallerError where the release's weights were made with other content vectors."""
+        stage = "go on with the sequence model"
+        self.stage(stage)
+        try:
+            return refit_sequence(
+                self.histories,
+                self.table.ids,
+                self.content,
+                self.config,
+                folder / "sources" / SEQUENCE,
+                self.shop.folder / "checkpoints",
+                lambda share: self.stage(stage, share),
+            )
+        except CallerError as error:
+            raise self._cannot(folder, error) from error
 
     def _fusion_of(self, folder: Path, fitted: Fitted) -> Fusion:
         """What ordered the release's candidates. CallerError where the features would be others now."""
@@ -139,8 +144,11 @@ class _Refit(Run):
         try:
             return read_fusion(folder, features)
         except ArtifactError as error:
-            raise CallerError(
-                f"The release cannot be refitted: {error}",
-                where=str(folder),
-                next_step=f"Train again: endcap train --shop {self.shop.folder}",
-            ) from error
+            raise self._cannot(folder, error) from error
+
+    def _cannot(self, folder: Path, error: EndcapError) -> CallerError:
+        return CallerError(
+            f"The release cannot be refitted: {error.what}",
+            where=str(folder),
+            next_step=f"Train again: endcap train --shop {self.shop.folder}",
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from endcap.app.content import holds
 from endcap.app.ingest import Progress
 from endcap.app.plans import one_by_one
 from endcap.app.sources import EDGES, Fitted, fit_fresh, idle
@@ -85,9 +86,15 @@ class Run:
             self.notes += [f"The source {source} is left out: {why}." for source, why in found.items()]
 
     def reads_content(self, sources: Sequence[str]) -> bool:
-        """Whether any of the sources reads content vectors."""
+        """Whether any of the sources reads content vectors; where none does, a note on what search then lacks."""
         read_by = {"content", "sequence", *(EDGES if self.config.transitions.borrowed else ())}
-        return bool(read_by.intersection(sources))
+        found = bool(read_by.intersection(sources))
+        if not found and any(holds(self.table, name, self.config) for name in self.config.content.modalities):
+            self.notes.append(
+                "Search goes by words alone, and not by picture, because no source reads what items are: name "
+                "`content` among [train] sources."
+            )
+        return found
 
     def assemble(self, past: Histories, until_ms: int, lasting: Sequence[CandidateSource]) -> Fitted:
         """Everything fitted on events before a moment, the sources in the configured order."""

@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from endcap.app.config import Config, load_config
+from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
 from endcap.app.queries import MAX_QUERY, checked
@@ -234,7 +235,7 @@ class Shop:
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
-        return self.answer(Query(user_id=user, n=n, **rest))
+        return self.answer(_asked(user, n, rest))
 
     def answer(self, query: Query) -> Slate:
         """A slate for a query."""
@@ -258,7 +259,7 @@ class Shop:
     def _found(
         self, find: Callable[[Searcher, Query, Context], Found], user: str | None, n: int, rest: dict[str, Any]
     ) -> Slate:
-        query = checked(Query(user_id=user, n=n, placement=Placement.SEARCH, **rest))
+        query = checked(_asked(user, n, rest, placement=Placement.SEARCH))
         now_ms = self.clock() if query.now_ms is None else query.now_ms
         release, known = self._serving.context(query, now_ms)
         found = find(release.searcher, query, known)
@@ -287,6 +288,13 @@ class Shop:
 
         DataError for bytes that are no picture, CallerError where the release has none.
         """
+        release = self._serving.current()[0]
+        if release.searcher.sights is None and holds(release.fitted.table, "image", self.config):
+            raise CallerError(
+                "The release has not read the pictures that the catalogue names.",
+                where="search",
+                next_step="Train with `content` among [train] sources; the training's notes say what else is missing.",
+            )
         return self._found(lambda searcher, query, known: searcher.picture(query, known, picture), user, n, rest)
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
@@ -336,3 +344,11 @@ class Shop:
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"
+
+
+def _asked(user: str | None, n: int, rest: dict[str, Any], **ours: Any) -> Query:
+    """rest: fields of `Query` by name. CallerError for any other, and for those that are ours to set."""
+    free = [field.name for field in fields(Query) if field.name not in ("user_id", "n", *ours)]
+    if wrong := sorted(rest.keys() - set(free)):
+        raise CallerError("This is not asked here.", where=wrong[0], next_step=f"One may ask by: {', '.join(free)}.")
+    return Query(user_id=user, n=n, **ours, **rest)

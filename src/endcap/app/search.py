@@ -22,12 +22,12 @@ from endcap.app.config import Config
 from endcap.app.content import Content
 from endcap.app.fusion import Fusion
 from endcap.app.lazy import LazyEncoder
-from endcap.app.sights import read_sights, write_sights
+from endcap.app.sights import EYE, read_sights, write_sights
 from endcap.app.sources import Fitted
 from endcap.core.errors import CallerError, DataError, EndcapError, ServiceError
 from endcap.core.protocols import Filter
 from endcap.encoders.onnx import OnnxTextEncoder
-from endcap.encoders.onnx_files import exported_once
+from endcap.encoders.onnx_image import limit
 from endcap.encoders.speech import Speech, SpeechConfig, Transcript
 from endcap.features.items import ItemTable
 from endcap.features.words import words_of
@@ -75,6 +75,8 @@ def write_search(folder: Path, table: ItemTable, content: Content | None, config
     if content is None:
         return []
     notes = [_write_meanings(folder, table, content, config), write_sights(folder, content, config)]
+    if (folder / EYE).is_dir():  # as exported, once for all shops, it has the limits of whichever came first
+        limit(folder / EYE, max_bytes=config.image.max_bytes, max_pixels=config.image.max_pixels)
     return [note for note in notes if note]
 
 
@@ -89,7 +91,10 @@ def _write_meanings(folder: Path, table: ItemTable, content: Content, config: Co
     if len(texts) < FEWEST_TEXTS:
         return f"Search goes by words alone: fewer than {FEWEST_TEXTS} texts are too few to check an encoder by."
     try:
-        shutil.copytree(_exported(texts, config), folder / ENCODER)
+        from endcap.encoders.onnx_export import exported_text
+        from endcap.encoders.text import TextEncoder
+
+        shutil.copytree(exported_text(TextEncoder(config.text), texts), folder / ENCODER)
     except EndcapError as error:
         return f"Search goes by words alone: {error}"
     return ""
@@ -119,15 +124,3 @@ def _personal(fitted: Fitted, fusion: Fusion) -> Personal:
     """The blend that shortens the candidates, or every source alike where there is none."""
     known = fusion.shortlist.weights if fusion.shortlist is not None else {}
     return by_sources(fitted.sources, [known.get(source.name, 0.0 if known else 1.0) for source in fitted.sources])
-
-
-def _exported(texts: Sequence[str], config: Config) -> Path:
-    from endcap.encoders.onnx_export import export_text
-    from endcap.encoders.text import TextEncoder
-
-    encoder = TextEncoder(config.text)
-    return exported_once(
-        f"{encoder.name} {encoder.queries().name}",
-        OnnxTextEncoder,
-        lambda place: export_text(encoder, place, texts=texts, quantise="auto"),
-    )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -33,16 +33,40 @@ CRC_BYTES = 4
 ENCODED_AT_ONCE = 4096  # texts between two flushes: what an interruption can cost
 
 
+class Across:
+    """What an encoder tells of the part it was given, told on as of all parts. Both it and its cache take it."""
+
+    def __init__(self, told: Callable[[int, int], None]) -> None:
+        """told: called with (contents done, contents in all)."""
+        self._told, self._before, self._total = told, 0, 0
+
+    def __call__(self, done: int, part: int) -> None:
+        self._told(self._before + done, max(self._total, part))
+
+    def part(self, before: int, total: int) -> None:
+        """What comes next begins after so many, of so many in all."""
+        self._before, self._total = before, total
+
+
 class CachedEncoder(Generic[Content]):
     """Any encoder, with a memory. The wrapped encoder's `name` must name all that its vectors depend on.
 
     `encoded` counts the contents that had to be encoded so far, `ignored` the damaged records found when opening.
     """
 
-    def __init__(self, encoder: Encoder[Content], folder: Path) -> None:
-        """folder: shared by any number of encoders and runs; created where missing."""
+    def __init__(
+        self,
+        encoder: Encoder[Content],
+        folder: Path,
+        *,
+        at_once: int = ENCODED_AT_ONCE,
+        progress: Across | None = None,
+    ) -> None:
+        """folder: shared by any number of encoders and runs; created where missing. at_once: contents between two
+        flushes. progress: that the encoder was made with."""
         self.name, self.dim = encoder.name, encoder.dim
         self.encoded = 0
+        self._at_once, self._progress = at_once, progress
         self._encoder: Encoder[Content] = encoder
         self._folder = folder / _digest(f"{encoder.name}\n{encoder.dim}".encode()).hex()
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -59,16 +83,21 @@ class CachedEncoder(Generic[Content]):
         """float32 [len(contents), dim]; equal contents are encoded once."""
         keys = [_key(content) for content in contents]
         missing = {key: content for key, content in zip(keys, contents, strict=True) if key not in self._places}
-        for part in _parts(list(missing.items())):
+        entries = sorted(missing.items(), key=lambda entry: _size(entry[1]))  # encoders batch like lengths best
+        for start in range(0, len(entries), self._at_once):
+            part = entries[start : start + self._at_once]
+            if self._progress is not None:
+                self._progress.part(start, len(entries))
             self._add([key for key, _ in part], self._encoder.encode([content for _, content in part]))
         return self._collect(keys)
 
     def _collect(self, keys: list[bytes]) -> Float32Array:
         places: Int64Array = np.array([self._places[key] for key in keys], dtype=np.int64).reshape(-1, 2)
         out = np.empty((len(keys), self.dim), dtype=np.float32)
-        for block in np.unique(places[:, 0]):
-            rows = np.flatnonzero(places[:, 0] == block)
-            out[rows] = self._vectors[block][places[rows, 1]]
+        order = np.argsort(places[:, 0], kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(places[order, 0])) + 1):
+            if len(rows):
+                out[rows] = self._vectors[places[rows[0], 0]][places[rows, 1]]
         return out
 
     def _add(self, keys: list[bytes], vectors: Float32Array) -> None:
@@ -138,9 +167,3 @@ def _rows(records: NDArray[Any]) -> Iterator[memoryview]:
 
 def _crc(record: memoryview) -> int:
     return zlib.crc32(record[:-CRC_BYTES])
-
-
-def _parts(missing: list[tuple[bytes, Content]]) -> Iterator[list[tuple[bytes, Content]]]:
-    """Slices of the missing contents, those of like length together, which encoders batch best."""
-    missing.sort(key=lambda entry: _size(entry[1]))
-    return (missing[start : start + ENCODED_AT_ONCE] for start in range(0, len(missing), ENCODED_AT_ONCE))

@@ -7,7 +7,7 @@ Hinton 2002, products of experts). What is missing has no say.
 Legend: n items, M modalities, w the width of one, d the width of the fused vector.
 
     folder/
-      fusion.json            the modalities in order, the width of each and how sure it is at first
+      fusion.json            the modalities in order, the width of each and how sure it is at first; what encodes them
       <place>-weights.npy    float32 [w, d]
       <place>-bias.npy       float32 [d]
       <place>-trust.npy      float32 [d]
@@ -73,14 +73,22 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: list[_Part]
+    encoders: dict[str, str] = {}
 
 
 class Fusion:
     """Made by `fit_fusion`. A catalogue of one modality keeps its vectors as they are."""
 
-    def __init__(self, projections: Mapping[str, Projection], *, only: tuple[str, int] | None = None) -> None:
-        """projections: modality -> its projection. only: name and width of the one modality there is, instead."""
-        self.projections = dict(projections)
+    def __init__(
+        self,
+        projections: Mapping[str, Projection],
+        *,
+        only: tuple[str, int] | None = None,
+        encoders: Mapping[str, str] | None = None,
+    ) -> None:
+        """projections: modality -> its projection. only: name and width of the one modality there is, instead.
+        encoders: modality -> name of what makes its vectors, where that is known."""
+        self.projections, self.encoders = dict(projections), dict(encoders or {})
         self._only = only
         self.widths = {only[0]: only[1]} if only else {name: len(one.weights) for name, one in projections.items()}
         self.dim = only[1] if only else len(next(iter(projections.values())).bias)
@@ -122,8 +130,8 @@ class Fusion:
         return gates
 
     def digest(self) -> str:
-        """12 hexadecimal digits of what the fused vectors depend on beside their modalities."""
-        digest = hashlib.blake2b(repr(self.widths).encode(), digest_size=6)
+        """12 hexadecimal digits of what the fused vectors depend on."""
+        digest = hashlib.blake2b(repr((self.widths, sorted(self.encoders.items()))).encode(), digest_size=6)
         for one in self.projections.values():
             for array in (one.weights, one.bias, one.trust):
                 digest.update(np.ascontiguousarray(array).data)
@@ -139,22 +147,24 @@ class Fusion:
         for place, projection in enumerate(self.projections.values()):
             for array in ARRAYS:
                 np.save(folder / f"{place}-{array}.npy", getattr(projection, array), allow_pickle=False)
-        (folder / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(_Settings(parts)), indent=1))
+        settings = msgspec.json.encode(_Settings(parts, self.encoders))
+        (folder / SETTINGS).write_bytes(msgspec.json.format(settings, indent=1))
 
     @staticmethod
     def load(folder: Path) -> Fusion:
         """Raises ArtifactError if a file is missing or damaged, or the shapes do not fit each other."""
         try:
-            parts = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=_Settings).parts
+            settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=_Settings)
+            parts, encoders = settings.parts, settings.encoders
             if len(parts) == 1:
-                return Fusion({}, only=(parts[0].name, parts[0].width))
+                return Fusion({}, only=(parts[0].name, parts[0].width), encoders=encoders)
             found = {part.name: _read(folder, place, part) for place, part in enumerate(parts)}
         except (OSError, ValueError, EOFError, msgspec.MsgspecError) as error:
             raise _damaged(folder, str(error)) from error
         shapes = {(one.bias.shape, one.trust.shape, one.weights.shape[1:]) for one in found.values()}
         if len(shapes) != 1 or len(set(shapes.pop())) != 1 or any(len(found[p.name].weights) != p.width for p in parts):
             raise _damaged(folder, "the arrays' shapes do not fit each other")
-        return Fusion(found)
+        return Fusion(found, encoders=encoders)
 
     def _check(self, vectors: Mapping[str, Float32Array]) -> None:
         known = ", ".join(f"{name} ({width})" for name, width in self.widths.items())

@@ -1,4 +1,4 @@
-"""Pictures -> unit vectors, by the packaged EfficientNet-Lite0 or any image model of Hugging Face, on a CPU.
+"""Pictures -> unit vectors, by the packaged EfficientNet-Lite0 or any image model of Hugging Face.
 
 The default's weights come as a Python package, so nothing is downloaded. torch, transformers and Pillow are imported
 when an `ImageEncoder` is made, not before.
@@ -35,7 +35,7 @@ class ImageEncoderConfig(Section):
     )
     batch_size: int = Field(default=8, ge=1, description="pictures in a forward pass; few fit a CPU's cache best")
     precision: Precision = Field(
-        default="auto", description="auto: bfloat16 where the CPU multiplies it natively, else float32"
+        default="auto", description="auto: bfloat16 where the processor multiplies it natively, else float32"
     )
     max_bytes: int = Field(default=30_000_000, ge=1, description="longer files are refused")
     max_pixels: int = Field(

@@ -14,7 +14,7 @@ from endcap.core.errors import CallerError, MissingExtraError
 from endcap.core.types import Float32Array
 from endcap.encoders.fingerprint import fingerprint
 from endcap.encoders.packaged import PackagedFile
-from endcap.encoders.precision import Precision, resolved
+from endcap.encoders.precision import Precision, device, resolved
 from endcap.encoders.preparing import Preparation, preparation_of
 from endcap.encoders.quiet import quietly
 
@@ -67,8 +67,9 @@ class PackagedTower:
 
         weights = torch.load(LITE0.find(), map_location="cpu", weights_only=True)
         self.preparation: Preparation | None = lite0.PREPARATION
-        self._precision = resolved(precision)
-        self._network = lite0.Lite0(weights, all_stages=layers == "all").to(_dtype(self._precision))
+        self._device = device()
+        self._precision = resolved(precision, self._device)
+        self._network = lite0.Lite0(weights, all_stages=layers == "all").to(self._device, _dtype(self._precision))
         self.name = f"{PACKAGED_MODEL}:{LITE0.sha256[:12]}:{layers}:{lite0.SIDE}-{lite0.SHARE}:{self._precision}"
 
     def prepare(self, image: Image) -> Float32Array:
@@ -79,8 +80,8 @@ class PackagedTower:
         import torch
 
         with torch.inference_mode():
-            given = torch.from_numpy(pixels).to(_dtype(self._precision), memory_format=torch.channels_last)
-            found: Float32Array = self._network(given).numpy()
+            given = torch.from_numpy(pixels).to(self._device, _dtype(self._precision))
+            found: Float32Array = self._network(given.contiguous(memory_format=torch.channels_last)).cpu().numpy()
         return found
 
     def network(self) -> nn.Module:
@@ -101,8 +102,9 @@ class HubTower:
         self._network = seeing(self.model, has_pooler)
         self.preparation = preparation_of(self._processor)
         digest = fingerprint(self.model, self._processor.to_json_string())
-        self._precision = resolved(precision)
-        self.model.to(_dtype(self._precision))
+        self._device = device()
+        self._precision = resolved(precision, self._device)
+        self.model.to(self._device, _dtype(self._precision))
         self.name = f"{Path(source).name}:{digest}:{self._precision}"
 
     def prepare(self, image: Image) -> Float32Array:
@@ -112,9 +114,9 @@ class HubTower:
     def forward(self, pixels: Float32Array) -> Float32Array:
         import torch
 
-        given = torch.from_numpy(pixels).to(_dtype(self._precision))
+        given = torch.from_numpy(pixels).to(self._device, _dtype(self._precision))
         with torch.inference_mode():
-            vectors: Float32Array = self._network(given).float().numpy()
+            vectors: Float32Array = self._network(given).float().cpu().numpy()
         return vectors
 
     def network(self) -> nn.Module:
@@ -176,8 +178,8 @@ def _load(source: str) -> tuple[Any, Any, bool]:
                 source, use_safetensors=True, dtype="float32", output_loading_info=True, trust_remote_code=False
             )
             processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise unloadable(source, str(error).strip().split("\n", 1)[0]) from error
+    except Exception as error:  # of many libraries: the folder is the user's, and so is what is wrong with it
+        raise unloadable(source, str(error).strip().split("\n", 1)[0] or type(error).__name__) from error
     if further := set(processor.model_input_names) - {"pixel_values"}:
         raise unloadable(source, f"it reads {min(further)} beside the picture.")
     untrained = {name for name in report["missing_keys"] if not name.startswith("pooler.")}

@@ -31,7 +31,7 @@ AGAIN = "Export the model again: endcap.encoders.onnx_export.export_text"
 class OnnxSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`onnx.json`. name: of the model. padding: the token that fills up short rows. closing: the token that is put
     behind every text, if any. overlap: the share of each text's ten nearest neighbours that torch finds in float32.
-    sha256: of the other files, by name.
+    sample: a digest of the texts that this was measured on. sha256: of the other files, by name.
     """
 
     format: Literal[1] = 1
@@ -44,6 +44,7 @@ class OnnxSettings(msgspec.Struct, frozen=True, kw_only=True):
     padding: int
     closing: int | None
     overlap: float
+    sample: str = ""
     sha256: dict[str, str]
 
 

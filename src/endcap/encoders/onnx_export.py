@@ -6,6 +6,8 @@ others by torch in float32, the share that the exported files find too.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.encoders.families import Pooling
 from endcap.encoders.lengths import padded
 from endcap.encoders.onnx import FILES, MODEL, SETTINGS, TOKENISER, OnnxSettings, OnnxTextEncoder
-from endcap.encoders.onnx_files import beside, checksums, keep
+from endcap.encoders.onnx_files import beside, checksums, exported_once, keep
 from endcap.encoders.onnx_graph import check_size, graph_of, quiet
 from endcap.encoders.pooling import pooled
 from endcap.encoders.text import TextEncoder
@@ -29,6 +32,7 @@ from endcap.encoders.weights import load
 
 Precision = Literal["int8", "float32"]
 NEIGHBOURS = 10
+NEAR = 0.95  # overlap that is near enough
 MEASURED = 2000  # texts; the more there are, the nearer neighbours lie, and the sterner the measure
 FEWEST = 50
 CALIBRATED = 128
@@ -51,7 +55,7 @@ def export_text(
     folder: Path,
     *,
     texts: Sequence[str],
-    min_overlap: float = 0.95,
+    min_overlap: float = NEAR,
     quantise: bool | Literal["auto"] = True,
 ) -> ExportReport:
     """Write model.onnx, tokenizer.json and onnx.json into `folder`, made where missing.
@@ -74,10 +78,48 @@ def export_text(
             overlap = overlap_at(expected, OnnxTextEncoder(staged, torch.get_num_threads()).encode(sample))
             tried[precision] = overlap
             if overlap >= min_overlap:
-                settings = msgspec.structs.replace(settings, overlap=round(overlap, 4))
+                settings = msgspec.structs.replace(settings, overlap=round(overlap, 4), sample=_digest(sample))
                 size = keep(staged, folder, FILES, SETTINGS, settings)
                 return ExportReport(precision, overlap, len(sample), size, tried)
     raise _refused(tried, min_overlap, folder)
+
+
+def exported_text(encoder: TextEncoder, texts: Sequence[str], *, min_overlap: float = NEAR) -> Path:
+    """The folder of an export that is near enough on these texts, written once for all shops of this user: in int8
+    where that is, else in float32. Raises what `export_text` and `exported_once` raise."""
+    name = f"{encoder.name} {encoder.queries().name}"
+    folder = exported_once(
+        name,
+        OnnxTextEncoder,
+        lambda place: export_text(encoder, place, texts=texts, min_overlap=min_overlap, quantise="auto"),
+    )
+    if _measured(folder, encoder, _sample(texts)) >= min_overlap:
+        return folder
+    return exported_once(
+        f"{name} float32",
+        OnnxTextEncoder,
+        lambda place: export_text(encoder, place, texts=texts, min_overlap=min_overlap, quantise=False),
+    )
+
+
+def _measured(folder: Path, encoder: TextEncoder, sample: Sequence[str]) -> float:
+    """The overlap on a sample of this catalogue; kept beside the folder, so that it is found out once. What is in
+    float32 was near enough on others, and does not depend on the texts."""
+    served, digest = OnnxTextEncoder(folder, torch.get_num_threads()), _digest(sample)
+    if served.settings.precision == "float32" or served.settings.sample == digest:
+        return served.settings.overlap
+    kept = folder.with_name(f"{folder.name}-measured") / _digest([served.name, digest])
+    with contextlib.suppress(OSError, ValueError):
+        return float(kept.read_text())
+    overlap = overlap_at(_exact(encoder).encode(sample), served.encode(sample))
+    with contextlib.suppress(OSError):  # where nothing can be kept, it is measured every time
+        kept.parent.mkdir(exist_ok=True)
+        replace_atomically(kept, f"{overlap:.4f}".encode())
+    return overlap
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def overlap_at(expected: Float32Array, found: Float32Array, k: int = NEIGHBOURS) -> float:

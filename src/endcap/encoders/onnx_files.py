@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from endcap.core.artifacts import replace_atomically
-from endcap.core.errors import ArtifactError
+from endcap.core.errors import ArtifactError, EndcapError, ServiceError
 from endcap.encoders.cpu import overflows_int8
 from endcap.encoders.packaged import models_folder
 
@@ -71,14 +71,32 @@ def exported_once(encoder: str, opened: Callable[[Path], object], export: Callab
     """The folder of an encoder's export, written once for all shops of this user; again where it is damaged.
 
     encoder: its name, which says all that its vectors depend on. opened: raises ArtifactError for a damaged folder.
+    Raises what `export` raises of ours, and ServiceError for all else, a folder that cannot be written among it.
     """
     digest = hashlib.blake2b(f"{EXPORTER} {encoder}".encode(), digest_size=8).hexdigest()
     folder = models_folder() / "onnx" / digest
     try:
         opened(folder)
     except ArtifactError:
-        export(folder)
+        _export(folder, export)
     return folder
+
+
+def _export(folder: Path, export: Callable[[Path], object]) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)  # so that it fails before the work
+        export(folder)
+    except EndcapError:
+        raise
+    except OSError as error:
+        raise ServiceError(
+            f"The exported model cannot be kept: {error.strerror or error}.",
+            where=str(folder),
+            next_step="Free some space there, or name another folder in ENDCAP_MODELS.",
+        ) from error
+    except Exception as error:  # of many libraries, for a model that none of them has met
+        said = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0]}"
+        raise ServiceError(f"The model cannot be exported: {said}", next_step="Choose another model.") from error
 
 
 @contextlib.contextmanager

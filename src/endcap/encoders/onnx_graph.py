@@ -14,28 +14,33 @@ from torch import Tensor, nn
 
 from endcap.core.errors import CallerError, MissingExtraError, ServiceError
 
+ANOTHER = "Choose a model whose steps do not depend on what it reads."
 LARGEST = 1.9e9  # bytes: no ONNX file without others beside it holds more than 2 GB
 
 
 def graph_of(module: nn.Module, inputs: Mapping[str, Tensor], output: str, axes: Sequence[Mapping[int, Any]]) -> Any:
     """inputs: name -> an example. axes: of each input, which are free (`torch.export.Dim`).
 
-    Raises MissingExtraError without onnxscript, ServiceError where the exporter gives nothing.
+    Raises MissingExtraError without onnxscript, ServiceError where the exporter cannot follow the module.
     """
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("onnxscript", "train") from error
-    with quiet():
-        program = torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            input_names=list(inputs),
-            output_names=[output],
-            dynamic_shapes=tuple(dict(one) for one in axes),
-            verbose=False,
-        )
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=[output],
+                dynamic_shapes=tuple(dict(one) for one in axes),
+                verbose=False,
+            )
+    except Exception as error:  # its own, and those of what it traces
+        said = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0]}"
+        raise ServiceError(f"The model cannot be written as ONNX: {said}", next_step=ANOTHER) from error
     if program is None:
         raise ServiceError("The ONNX exporter returned nothing.", where=output, next_step="Check the torch version.")
     return program.model_proto

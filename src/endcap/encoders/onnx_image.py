@@ -44,6 +44,13 @@ class ImageSettings(msgspec.Struct, frozen=True, kw_only=True):
     sha256: dict[str, str]
 
 
+def limit(folder: Path, *, max_bytes: int, max_pixels: int) -> None:
+    """Let the encoder of a folder refuse larger files and pictures than these, whatever it was exported with."""
+    settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=ImageSettings)
+    limited = msgspec.structs.replace(settings, max_bytes=max_bytes, max_pixels=max_pixels)
+    (folder / SETTINGS).write_bytes(msgspec.json.format(msgspec.json.encode(limited), indent=1))
+
+
 class OnnxImageEncoder:
     """An image encoder out of an exported folder. `name` names all that its vectors depend on."""
 

@@ -93,7 +93,7 @@ def export_image(
 
 def _graph(encoder: ImageEncoder) -> Any:
     """The ONNX model in float32, any number of pictures at once."""
-    network = encoder.tower.network()
+    network = encoder.tower.network().cpu()
     check_size(network, encoder.config.model)
     pixels = torch.from_numpy(encoder.tower.prepare(blank()))[None].repeat(2, 1, 1, 1)
     return graph_of(network, {"pixels": pixels}, "vectors", [{0: torch.export.Dim("batch", min=1)}])

@@ -53,8 +53,8 @@ class PairedTexts:
             texts, padding=self._fill, truncation=True, max_length=self._length, return_tensors="pt"
         )
         names = ("input_ids",) if self._fill == "max_length" else ("input_ids", "attention_mask")
-        asked = {name: tokens[name] for name in names}
+        asked = {name: tokens[name].to(self._model.device) for name in names}
         with torch.inference_mode():
             found = shared_space(self._model.get_text_features(**asked)).float()
-        unit: Float32Array = torch.nn.functional.normalize(found, dim=1).numpy()
+        unit: Float32Array = torch.nn.functional.normalize(found, dim=1).cpu().numpy()
         return unit

@@ -17,6 +17,7 @@ from endcap.core.types import Float32Array
 from endcap.encoders.media import Media, read_bounded
 
 if TYPE_CHECKING:
+    from av import AudioFrame, AudioResampler
     from av.container import InputContainer
 
 RATE = 16_000
@@ -40,11 +41,11 @@ def sound(content: Media, place: str, *, max_bytes: int, max_seconds: float) -> 
         with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
             found = _unpacked(container, place, max_seconds)
     except av.FFmpegError as error:
-        raise DataError(
-            f"The recording is damaged, or of a kind that is not read ({CONTAINERS}): {error.strerror}.",
-            where=place,
-            next_step="Store it anew, or leave it out.",
-        ) from error
+        raise _damaged(place, error.strerror or str(error)) from error
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # PyAV's own, of files that FFmpeg reads and it does not expect
+        raise _damaged(place, str(error)) from error
     if not len(found) or float(np.sqrt(np.mean(np.square(found)))) < SILENT:
         raise nothing_said(place)
     return found
@@ -80,13 +81,29 @@ def _unpacked(container: InputContainer, place: str, max_seconds: float) -> Floa
 
 
 def _resampled(container: InputContainer) -> Iterator[np.ndarray]:
-    """Pieces of int16, in order."""
+    """Pieces of int16, in order; a file may go on at another rate, or with other channels."""
     import av
 
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    resampler, before = None, None
     for frame in container.decode(audio=0):
         frame.pts = None  # what files say of the time of a frame is often wrong, and not needed
-        for piece in resampler.resample(frame):
-            yield piece.to_ndarray()[0]
-    for piece in resampler.resample(None):
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if resampler is None or kind != before:
+            yield from _pieces(resampler, None)
+            resampler, before = av.AudioResampler(format="s16", layout="mono", rate=RATE), kind
+        yield from _pieces(resampler, frame)
+    yield from _pieces(resampler, None)
+
+
+def _pieces(resampler: AudioResampler | None, frame: AudioFrame | None) -> Iterator[np.ndarray]:
+    """Of a frame, or, of none, what is left."""
+    for piece in resampler.resample(frame) if resampler is not None else ():
         yield piece.to_ndarray()[0]
+
+
+def _damaged(place: str, said: str) -> DataError:
+    return DataError(
+        f"The recording is damaged, or of a kind that is not read ({CONTAINERS}): {said}.",
+        where=place,
+        next_step="Store it anew, or leave it out.",
+    )

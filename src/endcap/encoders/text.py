@@ -19,9 +19,9 @@ from endcap.core.protocols import Encoder
 from endcap.core.section import Section
 from endcap.core.types import Float32Array
 from endcap.encoders.batches import halving
-from endcap.encoders.cpu import multiplies_bfloat16
 from endcap.encoders.families import Family, Said, family_of
 from endcap.encoders.lengths import Prefixed, Tokens, closing_token, encode_by_length, padded
+from endcap.encoders.precision import Precision, device, resolved
 from endcap.encoders.weights import MINILM, PACKAGED_MODEL, find_weights, load
 
 __all__ = ["MINILM", "PACKAGED_MODEL", "TextEncoder", "TextEncoderConfig"]
@@ -42,8 +42,8 @@ class TextEncoderConfig(Section):
         description="tokens read of each text; titles are shorter, descriptions longer. Where it is not set, a tuned "
         "model reads as many as it was tuned with",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 where the CPU multiplies it natively, else float32"
+    precision: Precision = Field(
+        default="auto", description="auto: bfloat16 where the processor multiplies it natively, else float32"
     )
     pooling: Literal["auto", "mean", "cls", "last"] = Field(
         default="auto", description="a text's vector out of its tokens'; auto: as the model's family does"
@@ -113,13 +113,7 @@ class TextEncoder:
 
     @cached_property
     def precision(self) -> Literal["float32", "bfloat16"]:
-        """Without bfloat16 products in hardware they are emulated, and slower than float32.
-
-        All weights and activations are bfloat16 then, because autocast's conversions cost as much as it saves.
-        """
-        if self.config.precision != "auto":
-            return self.config.precision
-        return "bfloat16" if multiplies_bfloat16() else "float32"
+        return resolved(self.config.precision, device())
 
     @property
     def max_length(self) -> int:
@@ -154,10 +148,10 @@ class TextEncoder:
 
         from endcap.encoders.pooling import pooled
 
-        tokens, mask = (torch.from_numpy(array) for array in padded(rows, self.padding))
+        tokens, mask = (torch.from_numpy(array).to(self._model.device) for array in padded(rows, self.padding))
         with torch.inference_mode():
             hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state  # [b, t, d]
-            unit: Float32Array = pooled(hidden, mask, self.family.pooling).numpy()
+            unit: Float32Array = pooled(hidden, mask, self.family.pooling).cpu().numpy()
         return unit
 
     @property
@@ -171,6 +165,7 @@ class TextEncoder:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         tokeniser, model = load(self.weights)
+        model.to(device())
         return tokeniser, model.bfloat16() if self.precision == "bfloat16" else model
 
 

@@ -31,10 +31,11 @@ class HubWhisper:
             raise MissingExtraError(error.name or "transformers", "train,text") from error
         try:
             with quietly():
-                self._model: Any = WhisperForConditionalGeneration.from_pretrained(source, use_safetensors=True).eval()
+                model = WhisperForConditionalGeneration.from_pretrained(source, use_safetensors=True, dtype="float32")
+                self._model: Any = model.eval()
                 self._listen = WhisperFeatureExtractor.from_pretrained(source)
                 self._tokeniser = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of many libraries: the folder is the user's, and so is what is wrong with it
             raise unloadable(source, error) from error
         known: dict[str, int] = getattr(self._model.generation_config, "lang_to_id", None) or {}
         self._languages = {token.strip("<|>"): number for token, number in known.items()}

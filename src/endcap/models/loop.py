@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from endcap.core.determinism import rng
 from endcap.core.errors import ServiceError
-from endcap.encoders.precision import native_bfloat16
+from endcap.encoders.precision import device, native_bfloat16
 from endcap.models.checkpoint import Checkpoint, EpochRecord, Trace, read_checkpoint, write_checkpoint
 from endcap.models.config import LoopConfig
 from endcap.models.distributed import any_of, copy_of, held, like, local, put, rank, same, trained
@@ -148,7 +148,7 @@ def use_threads(threads: int) -> None:
 
 def product_type(config: LoopConfig) -> torch.dtype:
     if config.precision == "auto":
-        return torch.bfloat16 if native_bfloat16() else torch.float32
+        return torch.bfloat16 if native_bfloat16(device()) else torch.float32
     found: torch.dtype = getattr(torch, config.precision)
     return found
 
