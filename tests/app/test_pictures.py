@@ -16,6 +16,7 @@ from endcap.app.content import Content, fit_content, read_content
 from endcap.app.ingest import silent
 from endcap.app.media import REFUSED, ContentConfig
 from endcap.app.runtime import Shop
+from endcap.app.sights import read_sights, write_sights
 from endcap.core.errors import CallerError, DataError
 from endcap.features.items import ItemTable
 from endcap.web.server import create_app
@@ -137,6 +138,23 @@ def test_a_refit_reads_items_as_the_release_does(folder: Path) -> None:
     assert after.name == before.name
     kept = [place for place, item in enumerate(sorted([*_ids(folder), "new"])) if item != "new"]
     np.testing.assert_allclose(after.vectors[kept], before.vectors, atol=1e-6)
+
+
+def test_a_refit_that_reads_no_words_still_looks_at_pictures(folder: Path, tmp_path: Path) -> None:
+    with Shop.open(folder, read_only=True) as shop:
+        config = shop.config.model_copy(
+            update={"content": shop.config.content.model_copy(update={"modalities": ("image",)})}
+        )
+        table = ItemTable.build(shop.store.items())
+        release = shop.releases.root / shop.releases.current()
+    content = read_content(table, config, folder, silent, [], release)
+    assert content is not None
+    assert content.alignment is not None
+    assert write_sights(tmp_path, content, config) == ""
+    sights = read_sights(tmp_path, tmp_path, table)
+    assert sights is not None
+    seen = sights.eye.encode([(folder / "photos" / "disc-blue-1.png").read_bytes()])[0]
+    assert table.ids.ids[sights.pictures.search(seen, 1)[0][0]] == "disc-blue-1"
 
 
 def _content(shop: Shop) -> Content:

@@ -33,9 +33,10 @@ PICTURES, DESCRIBED, EYE, SEEN = "pictures", "described", "eye", "seen.npy"
 
 def write_sights(folder: Path, content: Content, config: Config) -> str:
     """Into an existing folder. Returns a note where pictures cannot be searched by, empty where all is well."""
-    photos, alignment = content.known.photos, content.alignment
+    photos, texts = content.known.photos, content.known.modalities.get("text")
     if photos is None:
         return ""
+    alignment = None if texts is None else content.alignment
     try:
         exported = _exported(photos.files, config)
     except EndcapError as error:
@@ -45,11 +46,10 @@ def write_sights(folder: Path, content: Content, config: Config) -> str:
         (folder / part).mkdir()
     shutil.copytree(exported, folder / EYE)
     np.save(folder / PICTURES / SEEN, np.bincount(photos.items, minlength=count) > 0)
-    if alignment is None:
+    if alignment is None or texts is None:
         ExactIndex(photos.of_items(count)).save(folder / PICTURES)
         return ""
     ExactIndex(photos.through(alignment.project).of_items(count)).save(folder / PICTURES)
-    texts = content.known.modalities["text"]
     bonus = np.float32(alignment.settings.discount) * (1 - alignment.familiarity(texts))
     described = np.append(texts, np.where(texts.any(axis=1), bonus, 0)[:, None], axis=1)
     ExactIndex(np.ascontiguousarray(described, np.float32)).save(folder / DESCRIBED)
