@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from endcap.index.exact import ExactIndex
 from endcap.recommend.search import Sights
 
 PICTURES, DESCRIBED, EYE, SEEN = "pictures", "described", "eye", "seen.npy"
+UNPACKED = 16_000_000  # pixels of a picture that is searched by: anybody may send one, and several at a time
 
 
 def write_sights(folder: Path, content: Content, config: Config) -> str:
@@ -73,7 +75,7 @@ def read_sights(release: Path, folder: Path, table: ItemTable) -> Sights | None:
 
 
 def _eye(folder: Path, dim: int) -> LazyEncoder[Media]:
-    return LazyEncoder(folder / EYE, dim, OnnxImageEncoder)
+    return LazyEncoder(folder / EYE, dim, partial(OnnxImageEncoder, unpacked=UNPACKED))
 
 
 def _exported(photos: Sequence[Path], config: Config) -> Path:
