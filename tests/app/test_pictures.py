@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lost = ["broken.png", "gone.png", "../../secret.png", "https://shop.example/a.png"]
     rows += [(f"plain-{place}", f"grey thing {place}", [file]) for place, file in enumerate(lost)]
     rows += [(f"word-{place}", f"a thing of number {place}", []) for place in range(20)]
-    rows = [(*row, ["things"]) for row in rows]
+    rows = [(*row, [] if row[0] == NAMELESS else ["things"]) for row in rows]
     columns = {"item_id": str, "title": str, "images": pl.List(pl.String), "categories": pl.List(pl.String)}
     items = pl.DataFrame(rows, schema=columns, orient="row")
     names = [row[0] for row in rows]
@@ -107,8 +107,26 @@ def test_an_item_without_words_is_found_by_words(shop: Shop) -> None:
     assert found[NAMELESS] == "Its picture fits what you searched for"
 
 
+def test_words_are_whatever_is_read(folder: Path, tmp_path: Path) -> None:
+    """An item without a title has words where it has a category."""
+    with Shop.open(folder, read_only=True) as shop:
+        frame, config = shop.store.items(), shop.config
+        release = shop.releases.root / shop.releases.current()
+    before = read_sights(release, release / "search", ItemTable.build(frame))
+    shelved = pl.when(pl.col("item_id") == NAMELESS).then(pl.lit(["things"])).otherwise("categories")
+    table = ItemTable.build(frame.with_columns(shelved.alias("categories")))
+    content = read_content(table, config, folder, silent, [], release)
+    assert content is not None
+    assert write_sights(tmp_path, content, config) == ""
+    after = read_sights(release, tmp_path, table)
+    for sights, wordless in ((before, [NAMELESS]), (after, [])):
+        assert sights is not None
+        assert sights.described is not None
+        assert [table.ids.ids[item] for item in np.flatnonzero(sights.described.wordless)] == wordless
+
+
 def test_an_item_without_a_picture_is_found_by_one(shop: Shop) -> None:
-    assert UNSEEN in found(shop, "box", "blue", 8)
+    assert UNSEEN in found(shop, "box", "blue", 10)
 
 
 def test_what_cannot_be_read_is_listed_with_the_reason(folder: Path) -> None:
@@ -153,8 +171,8 @@ def test_a_refit_that_reads_no_words_still_looks_at_pictures(folder: Path, tmp_p
     assert write_sights(tmp_path, content, config) == ""
     sights = read_sights(tmp_path, tmp_path, table)
     assert sights is not None
-    seen = sights.eye.encode([(folder / "photos" / "disc-blue-1.png").read_bytes()])[0]
-    assert table.ids.ids[sights.pictures.search(seen, 1)[0][0]] == "disc-blue-1"
+    seen = sights.laid(sights.eye.encode([(folder / "photos" / "disc-blue-1.png").read_bytes()]))[0]
+    assert table.ids.ids[sights.items[sights.photos.search(seen, 1)[0][0]]] == "disc-blue-1"
 
 
 def _content(shop: Shop) -> Content:
