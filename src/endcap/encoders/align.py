@@ -90,8 +90,9 @@ class Alignment:
         """float32 [m]: the cosine of each text with the nearest of `learned`, at least 0."""
         if not len(self.learned):
             return np.zeros(len(texts), np.float32)
-        nearest = [(rows @ self.learned.T).max(axis=1) for rows in _pieces(texts, len(self.learned))]
-        return np.maximum(np.concatenate(nearest), np.float32(0))
+        pieces = [(rows @ self.learned.T).max(axis=1) for rows in _pieces(texts, len(self.learned))]
+        nearest: Float32Array = np.concatenate(pieces)
+        return np.maximum(nearest, np.float32(0))
 
     def save(self, folder: Path) -> None:
         """Into an existing folder."""
