@@ -18,6 +18,7 @@ from endcap.app.content import Content, Known, fit_content, read_content
 from endcap.app.ingest import silent
 from endcap.app.media import REFUSED, ContentConfig, Perceived
 from endcap.app.runtime import Shop
+from endcap.app.sights import read_sights, write_sights
 from endcap.core.errors import CallerError, DataError
 from endcap.encoders import align_fit
 from endcap.features.items import ItemTable
@@ -62,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lost = ["broken.png", "gone.png", "../../secret.png", "https://shop.example/a.png"]
     rows += [(f"plain-{place}", f"grey thing {place}", [file]) for place, file in enumerate(lost)]
     rows += [(f"word-{place}", f"a thing of number {place}", []) for place in range(20)]
-    rows = [(*row, ["things"]) for row in rows]
+    rows = [(*row, [] if row[0] == NAMELESS else ["things"]) for row in rows]
     columns = {"item_id": str, "title": str, "images": pl.List(pl.String), "categories": pl.List(pl.String)}
     items = pl.DataFrame(rows, schema=columns, orient="row")
     names = [row[0] for row in rows]
@@ -110,8 +111,26 @@ def test_an_item_without_words_is_found_by_words(shop: Shop) -> None:
     assert found[NAMELESS] == "Its picture fits what you searched for"
 
 
+def test_words_are_whatever_is_read(folder: Path, tmp_path: Path) -> None:
+    """An item without a title has words where it has a category."""
+    with Shop.open(folder, read_only=True) as shop:
+        frame, config = shop.store.items(), shop.config
+        release = shop.releases.root / shop.releases.current()
+    before = read_sights(release, release / "search", ItemTable.build(frame))
+    shelved = pl.when(pl.col("item_id") == NAMELESS).then(pl.lit(["things"])).otherwise("categories")
+    table = ItemTable.build(frame.with_columns(shelved.alias("categories")))
+    content = read_content(table, config, folder, silent, [], release)
+    assert content is not None
+    assert write_sights(tmp_path, content, config) == ""
+    after = read_sights(release, tmp_path, table)
+    for sights, wordless in ((before, [NAMELESS]), (after, [])):
+        assert sights is not None
+        assert sights.described is not None
+        assert [table.ids.ids[item] for item in np.flatnonzero(sights.described.wordless)] == wordless
+
+
 def test_an_item_without_a_picture_is_found_by_one(shop: Shop) -> None:
-    assert UNSEEN in found(shop, "box", "blue", 8)
+    assert UNSEEN in found(shop, "box", "blue", 10)
 
 
 def test_what_cannot_be_read_is_listed_with_the_reason(folder: Path) -> None:
@@ -169,6 +188,23 @@ def test_a_release_that_does_not_say_what_encoded_its_items_is_refused(folder: P
         copied.write_text(json.dumps({"parts": json.loads(copied.read_text())["parts"]}))
         with pytest.raises(CallerError, match=r"does not say what encoded its items\. Train again"):
             read_content(ItemTable.build(shop.store.items()), shop.config, shop.folder, silent, [], tmp_path)
+
+
+def test_a_refit_that_reads_no_words_still_looks_at_pictures(folder: Path, tmp_path: Path) -> None:
+    with Shop.open(folder, read_only=True) as shop:
+        config = shop.config.model_copy(
+            update={"content": shop.config.content.model_copy(update={"modalities": ("image",)})}
+        )
+        table = ItemTable.build(shop.store.items())
+        release = shop.releases.root / shop.releases.current()
+    read = read_content(table, config, folder, silent, [], release)
+    assert read is not None
+    assert read.alignment is not None
+    assert write_sights(tmp_path, read, config) == ""
+    sights = read_sights(tmp_path, tmp_path, table)
+    assert sights is not None
+    seen = sights.laid(sights.eye.encode([(folder / "photos" / "disc-blue-1.png").read_bytes()]))[0]
+    assert table.ids.ids[sights.items[sights.photos.search(seen, 1)[0][0]]] == "disc-blue-1"
 
 
 def _content(shop: Shop) -> Content:

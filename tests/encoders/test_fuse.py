@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from endcap.core.errors import ArtifactError, CallerError
 from endcap.core.types import Float32Array
 from endcap.encoders.align import unit
 from endcap.encoders.fuse import Fusion, FusionConfig, Projection
-from endcap.encoders.fuse_fit import fit_fusion
+from endcap.encoders.fuse_fit import _loss, _Views, fit_fusion
 
 WIDTHS = {"text": 40, "image": 30, "sound": 36}
 QUICK = FusionConfig(dim=30, steps=200)
@@ -74,6 +75,23 @@ def test_pairs_say_which_of_two_is_better() -> None:
     without, with_pairs = fit_fusion(views, QUICK), fit_fusion(views, QUICK, pairs=pairs)
     assert with_pairs.gates(views)[:, 0].mean() > without.gates(views)[:, 0].mean() + 0.05
     assert found(with_pairs.fuse(views), latent) > found(without.fuse(views), latent)
+
+
+@pytest.mark.parametrize(("items", "pairs"), [(300, 8), (8, 300)])
+def test_what_agrees_and_what_belongs_together_take_turns_however_many_there_are(items: int, pairs: int) -> None:
+    _, views = planted({"text": 0.4, "image": 1.2}, items)
+    places = np.arange(2 * pairs).reshape(-1, 2) % items
+    steps = _Views(views, FusionConfig(batch_size=4), places).steps(7)
+    assert [one.items.equal(other.items) for one, other in steps] == [True, False, True, False, True, False, True]
+
+
+def test_nothing_is_told_from_itself_nor_from_what_it_belongs_to() -> None:
+    """Item 9 belongs to all others, and 1 to 0; the vectors could not be worse."""
+    ones, others = torch.tensor([0, 1, 2]), torch.tensor([9, 9, 9])
+    worst = torch.eye(3), torch.eye(3)[[1, 2, 0]]
+    assert _loss(*worst, ones, others) == 0
+    assert _loss(*worst, ones, torch.tensor([1, 2, 0])) == pytest.approx(np.log(1 + 1))
+    assert _loss(*worst, ones, torch.tensor([7, 8, 9])) == pytest.approx(np.log(2 + np.e))
 
 
 def test_pictures_that_are_all_the_same_say_little() -> None:

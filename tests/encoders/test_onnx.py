@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from shutil import copytree
@@ -64,6 +65,14 @@ def test_vectors_are_near_torchs_with_either_prefix(exported: tuple[Path, Export
         assert ((expected * found).sum(1)[[0, 2, 4]] > 0.999).all()
         np.testing.assert_array_equal(found[[1, 3]], 0)
     assert served.name != served.queries().name
+
+
+def test_many_are_answered_at_a_time(exported: tuple[Path, ExportReport]) -> None:
+    served = OnnxTextEncoder(exported[0])
+    asked = [TEXTS[start : start + 5] for start in range(0, len(TEXTS), 5)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(served.encode, asked))
+    np.testing.assert_array_equal(np.concatenate(found), np.concatenate([served.encode(texts) for texts in asked]))
 
 
 def test_a_model_that_looks_back_is_exported_with_the_token_that_ends_its_texts(

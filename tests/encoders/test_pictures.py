@@ -3,6 +3,8 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -108,6 +110,47 @@ def header_of(width: int, height: int) -> bytes:
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    across = np.linspace(0, 255, width)[None, :] * np.ones((height, 1))
+    down = np.linspace(255, 0, height)[:, None] * np.ones((1, width))
+    return Image.fromarray(np.stack([across, down, 255 - across], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("pixels", "width"), [(30_000, 200), (20_000, 100), (7_000, 50), (1_000, 25)])
+def test_a_large_photo_is_unpacked_smaller_where_less_may_be_held(pixels: int, width: int) -> None:
+    content = stored(gradient(200, 150), "JPEG", quality=95)
+    seen = picture(content, "here", **LIMITS, unpacked=pixels)
+    assert seen.width == width
+    whole = picture(content, "here", **LIMITS).resize(seen.size, Image.Resampling.BOX)
+    np.testing.assert_allclose(np.asarray(seen, int), np.asarray(whole, int), atol=8)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("JPEG", {"progressive": True}), ("WEBP", {})])
+def test_what_cannot_be_unpacked_smaller_is_refused(kind: str, options: dict[str, bool]) -> None:
+    content = stored(gradient(200, 150), kind, **options)
+    assert picture(content, "here", **LIMITS, unpacked=30_000).size == (200, 150)
+    with pytest.raises(DataError, match="200 x 150 pixels, more than the 29,999"):
+        picture(content, "here", **LIMITS, unpacked=29_999)
+
+
+@pytest.mark.parametrize("kind", ["grey", "transparent"])
+def test_little_more_than_the_picture_is_held_in_memory(kind: str) -> None:
+    """In a process of its own: 16 bits in grey, and colours with transparency, of nine million pixels."""
+    drawn = (
+        "Image.fromarray(np.full((3000, 3000), 9, np.uint16))" if kind == "grey" else "Image.new('RGBA', (3000, 3000))"
+    )
+    code = (
+        "import io, resource, numpy as np\nfrom PIL import Image\nfrom endcap.encoders.pictures import picture\n"
+        f"file = io.BytesIO()\n{drawn}.save(file, 'PNG')\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "picture(file.getvalue(), 'here', max_bytes=10**6, max_pixels=10**7)\n"
+        "print((peak() - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 90  # MB; both pictures in full and a strip
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,7 +14,8 @@ from endcap.features.words import words_of
 from endcap.index.exact import ExactIndex
 from endcap.index.lexical import LexicalIndex
 from endcap.recommend.filters import Eligible, InCategories, NotExcluded
-from endcap.recommend.search import Searcher, Sights, by_sources
+from endcap.recommend.search import Searcher, by_sources
+from endcap.recommend.sights import Described, Sights
 from endcap.testing import FakeEncoder, FakeSource, a_context, a_stranger
 
 TITLES = ["oat milk", "almond milk", "running shoes", "walking shoes", "red shoes 42", "tea", "green tea", ""]
@@ -95,16 +98,20 @@ class Eye(FakeEncoder):
 
 
 def seeing(pictures: dict[str, str], words: dict[str, float] | None = None, bonus: dict[str, float] | None = None):
-    """pictures: title -> what its picture shows. words: title -> the cosine of its words with the picture "tea"."""
-    shown, tea = np.zeros((len(TITLES), 16), np.float32), FakeEncoder().encode(["tea"])[0]
-    for title, what in pictures.items():
-        shown[TITLES.index(title)] = FakeEncoder().encode([what])[0]
-    described = np.zeros((len(TITLES), 17), np.float32)
+    """pictures: title -> what its photos show, with commas between. words: title -> the cosine of its words with the
+    picture "tea"."""
+    shown = [(TITLES.index(title), what) for title, each in pictures.items() for what in each.split(",")]
+    items = np.array([item for item, _ in shown], np.int32)
+    photos = FakeEncoder().encode([what for _, what in shown]).reshape(-1, 16)
+    tea, vectors = FakeEncoder().encode(["tea"])[0], np.zeros((len(TITLES), 17), np.float32)
     for title, cosine in (words or {}).items():
-        described[TITLES.index(title)] = np.append(cosine * tea, (bonus or {}).get(title, 0))
-    found = searcher()
-    wordless, unseen = np.array([not title for title in TITLES]), ~shown.any(axis=1)
-    found.sights = Sights(Eye(), ExactIndex(shown), ExactIndex(described), wordless, unseen)
+        vectors[TITLES.index(title)] = np.append(cosine * tea, (bonus or {}).get(title, 0))
+    wordless = np.array([not title for title in TITLES])
+    alone = np.flatnonzero(wordless[items]).astype(np.int32)
+    described = Described(ExactIndex(vectors), wordless, alone, np.zeros(len(alone), np.float32))
+    unseen = np.bincount(items, minlength=len(TITLES)) == 0
+    found, own = searcher(), photos.astype(np.float16)
+    found.sights = Sights(Eye(), items, own, ExactIndex(photos), lambda seen: seen, unseen, described)
     return found
 
 
@@ -123,8 +130,15 @@ def test_words_of_familiar_products_are_discounted_for_pictures() -> None:
     assert titles(discounted.picture(Query(n=1), a_stranger(), b"tea").items) == ["running shoes"]
 
 
+class Unasked(ExactIndex):
+    def search(self, vector, k):
+        raise AssertionError("all photos are gone through for the few of items without words")
+
+
 def test_words_find_what_has_a_picture_and_no_words() -> None:
-    found = seeing({"": "sandals", "tea": "sandals"}).text(Query(n=8), a_stranger(), "sandals")
+    asked = seeing({"": "boots,sandals", "tea": "sandals"})
+    asked.sights = replace(asked.sights, photos=Unasked(FakeEncoder().encode(["boots", "sandals", "sandals"])))
+    found = asked.text(Query(n=8), a_stranger(), "sandals")
     ways = dict(zip(titles(found.items), found.ways, strict=True))
     assert ways[""] == ("depicted",)
     assert "depicted" not in ways.get("tea", ())
@@ -134,6 +148,33 @@ def test_what_looks_the_same_comes_first_whatever_its_words_say() -> None:
     words = {title: 0.9 - 0.05 * place for place, title in enumerate(TITLES[:6])}  # oat milk first, tea last
     asked = seeing({"tea": "tea", "oat milk": "milk", "almond milk": "milk 2"}, words)
     assert titles(asked.picture(Query(n=1), a_stranger(), b"tea").items) == ["tea"]
+
+
+def test_the_very_picture_may_be_one_of_several() -> None:
+    words = {title: 0.9 - 0.05 * place for place, title in enumerate(TITLES[:6])}
+    asked = seeing({"tea": "cup,box,tea,leaves", "oat milk": "milk", "almond milk": "milk 2"}, words)
+    found = asked.picture(Query(n=8), a_stranger(), b"tea")
+    assert titles(found.items)[0] == "tea"
+    assert found.ways[0] == ("picture", "meaning")
+    assert len(set(found.items.tolist())) == len(found.items)
+
+
+def test_unlike_photos_that_words_do_not_tell_apart_are_not_the_same() -> None:
+    """In the space of the words they lie in one place."""
+    words = {title: 0.9 - 0.05 * place for place, title in enumerate(TITLES[:6])}
+    asked = seeing({"oat milk": "milk", "tea": "tea"}, words)
+    there = FakeEncoder().encode(["tea"])
+    asked.sights = replace(asked.sights, photos=ExactIndex(there.repeat(2, axis=0)), laid=lambda seen: there)
+    assert titles(asked.picture(Query(n=1), a_stranger(), b"tea").items) == ["tea"]
+
+
+def test_what_is_near_to_every_text_comes_last() -> None:
+    sights = seeing({"oat milk": "sandals", "tea": "sandals,boots"}).sights
+    alone, drawn = np.arange(3, dtype=np.int32), np.array([0.5, 0.9, 0.1], np.float32)
+    sights = replace(sights, described=replace(sights.described, alone=alone, drawn=drawn))
+    assert titles(sights.depicted(FakeEncoder().encode(["sandals"])[0])) == ["oat milk", "tea"]
+    drawn[0] = 0.95
+    assert titles(sights.depicted(FakeEncoder().encode(["sandals"])[0])) == ["tea", "oat milk"]
 
 
 def test_taste_does_not_outdo_a_picture() -> None:

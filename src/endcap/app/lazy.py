@@ -15,7 +15,8 @@ Content = TypeVar("Content", str, Media)
 
 
 class LazyEncoder(Generic[Content]):
-    """One batch after the other, so that it is loaded once."""
+    """Loaded once, however many ask at a time. They are then answered beside each other, as an encoder that runs on
+    onnxruntime can be."""
 
     def __init__(self, folder: Path, dim: int, load: Callable[[Path], Encoder[Content]]) -> None:
         """folder: of the encoder, two below the release's. dim: of what it gives, known before it is loaded."""
@@ -26,7 +27,11 @@ class LazyEncoder(Generic[Content]):
 
     def encode(self, contents: Sequence[Content]) -> Float32Array:
         """Raises what loading raises, each time, until it is loaded."""
-        with self._lock:
-            if self._encoder is None:
-                self._encoder = self._load(self._folder)
-            return self._encoder.encode(contents)
+        return self._loaded().encode(contents)
+
+    def _loaded(self) -> Encoder[Content]:
+        if self._encoder is None:
+            with self._lock:
+                if self._encoder is None:
+                    self._encoder = self._load(self._folder)
+        return self._encoder

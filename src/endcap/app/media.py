@@ -91,13 +91,17 @@ class Perceived:
 
 
 def files_of(table: ItemTable, column: str, folder: Path, per_item: int) -> Files:
-    """The first `per_item` files of each item that are below the folder. CallerError where there is no such folder."""
+    """The first `per_item` files of each item that are below the folder, whatever else stands before them. CallerError
+    where there is no such folder."""
     if not folder.is_dir():
         raise CallerError(f"There is no folder {folder}.", where="[content] folder", next_step="Mend endcap.toml.")
     root = folder.resolve()
     names_read, paths, items, lost = list[str](), list[Path](), list[int](), list[Lost]()
     for item, (item_id, names) in enumerate(table.frame.select("item_id", column).iter_rows()):
-        for name in (names or [])[:per_item]:
+        found = 0
+        for name in names or []:
+            if found == per_item:
+                break
             path, why = _below(root, name)
             if path is None:
                 lost.append(Lost(item_id, column, name, why))
@@ -105,6 +109,7 @@ def files_of(table: ItemTable, column: str, folder: Path, per_item: int) -> File
                 names_read.append(name)
                 paths.append(path)
                 items.append(item)
+                found += 1
     return Files(names_read, paths, np.array(items, np.int64), lost)
 
 

@@ -11,24 +11,20 @@ Legend: n pictures, m texts, k descriptions learned from, i the image encoder's 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
 
 from endcap.core.errors import ArtifactError, CallerError
-from endcap.core.protocols import Encoder
 from endcap.core.types import Float32Array
-
-Content = TypeVar("Content")
 
 SETTINGS = "alignment.json"
 ARRAYS = ("weights", "bias", "learned")
 SMALLEST = 1e-12
+SCORES_AT_ONCE = 8_000_000
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,24 +69,30 @@ class Alignment:
         """float32 [m, n]: how well each picture fits each text, as the logarithm of the share that the text takes of
         the picture among all m texts; give all those of the catalogue. A picture that is near to everything comes
         after one that is near to this text alone (Smith et al. 2017, inverted softmax)."""
-        logits = (projected @ texts.T) / np.float32(self.settings.temperature)  # [n, m]
-        logits -= logits.max(axis=1, keepdims=True)
-        shares: Float32Array = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return np.ascontiguousarray(shares.T)
+        shares: Float32Array = (texts @ projected.T - self.drawn(projected, texts)) / np.float32(
+            self.settings.temperature
+        )
+        return shares
+
+    def drawn(self, projected: Float32Array, texts: Float32Array) -> Float32Array:
+        """float32 [n]: how near each picture is to texts in general. A text's cosine less this, over the temperature,
+        is the logarithm of the share that it takes of the picture, up to what is the same for all pictures where it is
+        not among the texts itself."""
+        temperature, parts = np.float32(self.settings.temperature), []
+        for rows in _pieces(projected, len(texts)):
+            logits = rows @ texts.T / temperature
+            highest = logits.max(axis=1, keepdims=True)
+            parts.append(highest[:, 0] + np.log(np.exp(logits - highest).sum(axis=1)))
+        drawn: Float32Array = np.concatenate(parts) * temperature
+        return drawn
 
     def familiarity(self, texts: Float32Array) -> Float32Array:
         """float32 [m]: the cosine of each text with the nearest of `learned`, at least 0."""
         if not len(self.learned):
             return np.zeros(len(texts), np.float32)
-        nearest: Float32Array = (texts @ self.learned.T).max(axis=1)
+        pieces = [(rows @ self.learned.T).max(axis=1) for rows in _pieces(texts, len(self.learned))]
+        nearest: Float32Array = np.concatenate(pieces)
         return np.maximum(nearest, np.float32(0))
-
-    def digest(self) -> str:
-        """12 hexadecimal digits of the projection."""
-        digest = hashlib.blake2b(digest_size=6)
-        for array in (self.weights, self.bias):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Into an existing folder."""
@@ -116,17 +118,10 @@ class Alignment:
         return Alignment(weights, bias, learned, settings)
 
 
-class AlignedEncoder(Generic[Content]):
-    """An image encoder whose vectors are in the text encoder's space."""
-
-    def __init__(self, encoder: Encoder[Content], alignment: Alignment) -> None:
-        self._encoder, self._alignment = encoder, alignment
-        self.name = f"{encoder.name}>{alignment.digest()}"
-        self.dim = alignment.weights.shape[1]
-
-    def encode(self, contents: Sequence[Content]) -> Float32Array:
-        """float32 [len(contents), dim], rows of unit length; all zero where the image encoder's are."""
-        return self._alignment.project(self._encoder.encode(contents))
+def _pieces(rows: Float32Array, columns: int) -> Iterator[Float32Array]:
+    """In order, so that a piece against so many columns is of bounded size; at least one, which may be empty."""
+    size = max(1, SCORES_AT_ONCE // max(1, columns))
+    yield from (rows[start : start + size] for start in range(0, max(1, len(rows)), size))
 
 
 def unit(rows: Float32Array) -> Float32Array:

@@ -12,8 +12,8 @@ bought one after the other, are asked in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import cycle, islice, pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -29,9 +29,17 @@ from endcap.encoders.fuse import Fusion, FusionConfig, Projection
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-View = tuple[list[Tensor], Tensor]  # the vectors of each modality, and bool [b, M]: which of them are looked at
 FIRST_SURE = float(np.log(10.0))  # a softmax at temperature .1
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+
+class View(NamedTuple):
+    """items: int64 [b]. vectors: of each modality, float32 [b, w]. present: bool [b, M], which of them are looked
+    at."""
+
+    items: Tensor
+    vectors: list[Tensor]
+    present: Tensor
 
 
 def fit_fusion(
@@ -74,13 +82,13 @@ class _Network(nn.Module):
         self.trust = nn.ParameterList(torch.zeros_like(bias) for bias in self.biases)
         self.sure = nn.ParameterList(torch.tensor(FIRST_SURE) for _ in self.begun)
 
-    def forward(self, vectors: list[Tensor], present: Tensor) -> Tensor:
-        """[b, w] for each modality, present bool [b, M] -> [b, d]: the sum of beliefs, as long as it is sure."""
-        total = torch.zeros(len(present), len(self.biases[0]))
-        for place, given in enumerate(vectors):
+    def forward(self, view: View) -> Tensor:
+        """[b, d]: the sum of beliefs, as long as it is sure."""
+        total = torch.zeros(len(view.items), len(self.biases[0]))
+        for place, given in enumerate(view.vectors):
             weights = self.begun[place] + self.moved[place]
             directions = nn.functional.normalize(given @ weights + self.biases[place] + self.shifted[place], dim=1)
-            sure = torch.exp(directions @ self.trust[place] + self.sure[place]) * present[:, place]
+            sure = torch.exp(directions @ self.trust[place] + self.sure[place]) * view.present[:, place]
             total = total + sure[:, None] * directions
         return total
 
@@ -114,28 +122,29 @@ class _Views:
             )
 
     def steps(self, count: int) -> Iterator[tuple[View, View]]:
-        """`count` times two views, b rows each, whose rows belong together."""
-        done = 0
-        while done < count:
-            for views in self._epoch():
-                if done < count:
-                    yield views
-                done += 1
+        """`count` times two views, b rows each, whose rows belong together: within items and between them by turns."""
+        kinds = [(self._agreeing(), self._several), (self._belonging(), self._pairs)]
+        turns = cycle([views for views, rows in kinds if len(rows) > 1])
+        yield from (next(views) for views in islice(turns, count))
 
-    def _epoch(self) -> Iterator[tuple[View, View]]:
+    def _agreeing(self) -> Iterator[tuple[View, View]]:
         for rows in self._batches(len(self._several)):
             items = self._several[rows]
             one = self._parted(self._present[items])
             yield self._view(items, one), self._view(items, self._present[items] & ~one)
+
+    def _belonging(self) -> Iterator[tuple[View, View]]:
         for rows in self._batches(len(self._pairs)):
             left, right = self._pairs[rows].T
             yield self._view(left, self._kept(left)), self._view(right, self._kept(right))
 
     def _batches(self, count: int) -> Iterator[Int64Array]:
-        """Rows in a new order; a last one alone is left for the next epoch, since it has nothing to be told from."""
-        order = self._draws.permutation(count)
+        """Without end, all rows in a new order each time; a last one alone is left for the next time, since it has
+        nothing to be told from."""
         edges = [*range(0, count, self._config.batch_size), count]
-        yield from (order[start:end] for start, end in pairwise(edges) if end - start > 1)
+        while True:
+            order = self._draws.permutation(count)
+            yield from (order[start:end] for start, end in pairwise(edges) if end - start > 1)
 
     def _parted(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """bool [b, M]: a random part of each row's modalities, neither none nor all."""
@@ -152,7 +161,7 @@ class _Views:
 
     def _view(self, items: Int64Array, present: NDArray[np.bool_]) -> View:
         rows = torch.from_numpy(np.asarray(items))
-        return [vectors[rows] for vectors in self._vectors], torch.from_numpy(present)
+        return View(rows, [vectors[rows] for vectors in self._vectors], torch.from_numpy(present))
 
 
 def _train(network: _Network, views: _Views, config: FusionConfig) -> None:
@@ -163,19 +172,26 @@ def _train(network: _Network, views: _Views, config: FusionConfig) -> None:
         optimiser, config.learning_rate, total_steps=max(2, config.steps), pct_start=WARM_UP
     )
     for one, other in views.steps(config.steps):
-        loss = _loss(network(*one), network(*other))
+        loss = _loss(network(one), network(other), one.items, other.items)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
 
 
-def _loss(one: Tensor, other: Tensor) -> Tensor:
-    """[b, d] each: each row tells its own partner from the others', as sure as it is."""
+def _loss(one: Tensor, other: Tensor, ones: Tensor, others: Tensor) -> Tensor:
+    """[b, d] each, and their items [b]: each row tells its own partner from the others', as sure as it is. Not from
+    its own item, nor from what else it belongs to in the batch: popular items are there many times."""
     own = torch.arange(len(one))
-    there = nn.functional.cross_entropy(one @ nn.functional.normalize(other, dim=1).T, own)
-    back = nn.functional.cross_entropy(other @ nn.functional.normalize(one, dim=1).T, own)
-    return (there + back) / 2
+    there = _told(one @ nn.functional.normalize(other, dim=1).T, ones, others)
+    back = _told(other @ nn.functional.normalize(one, dim=1).T, others, ones)
+    return (nn.functional.cross_entropy(there, own) + nn.functional.cross_entropy(back, own)) / 2
+
+
+def _told(scores: Tensor, items: Tensor, partners: Tensor) -> Tensor:
+    """[b, b], with minus infinity where a row is not told from another's partner. items, partners: [b]."""
+    related = (items == items[:, None]) | (partners == partners[:, None]) | (partners == items[:, None])
+    return scores.masked_fill(related.fill_diagonal_(False), -torch.inf)
 
 
 def _begun(vectors: Mapping[str, Float32Array], dim: int) -> dict[str, Projection]:

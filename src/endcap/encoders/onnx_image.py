@@ -54,9 +54,12 @@ def limit(folder: Path, *, max_bytes: int, max_pixels: int) -> None:
 class OnnxImageEncoder:
     """An image encoder out of an exported folder. `name` names all that its vectors depend on."""
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        """threads: that a convolution may use. Raises ArtifactError if a file is missing or not the one that was
-        written."""
+    def __init__(self, folder: Path, threads: int = 1, *, unpacked: int | None = None) -> None:
+        """threads: that a convolution may use. unpacked: pixels that are held in memory, see `pictures.picture`.
+
+        Raises ArtifactError if a file is missing or not the one that was written.
+        """
+        self._unpacked = unpacked
         self.settings, contents, digest = read(folder, SETTINGS, ImageSettings, FILES, AGAIN)
         self.dim = self.settings.dim
         self.name = f"{self.settings.name}:{digest}:onnx"
@@ -71,6 +74,7 @@ class OnnxImageEncoder:
         limits = {"max_bytes": self.settings.max_bytes, "max_pixels": self.settings.max_pixels}
         for place, content in enumerate(contents):
             if content != b"":
-                pixels = self.settings.preparation(picture(content, place_of(content, place), **limits))
+                image = picture(content, place_of(content, place), **limits, unpacked=self._unpacked)
+                pixels = self.settings.preparation(image)
                 vectors[place] = self._session.run(None, {"pixels": pixels[None]})[0][0]
         return unit(vectors)

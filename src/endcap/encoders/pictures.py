@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_RATIO = 100  # models that scale the shorter side up would make an enormous picture of a strip
+STRIP = 500_000  # pixels that are made RGB at a time
 WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # 16 bits, which a plain conversion would cut off at 255
 
 
-def picture(content: Media, place: str, *, max_bytes: int, max_pixels: int) -> Image:
+def picture(content: Media, place: str, *, max_bytes: int, max_pixels: int, unpacked: int | None = None) -> Image:
     """The first frame in RGB, turned as its EXIF orientation says, on white where it is transparent.
 
-    place: for errors. Raises DataError if it cannot be read, is damaged, or has more bytes or pixels than is allowed;
-    MissingExtraError without Pillow.
+    place: for errors. unpacked: pixels that are held in memory, where that is fewer than `max_pixels`: a JPEG that has
+    more is unpacked at a half, a quarter or an eighth of its width, and whatever cannot be is refused.
+
+    Raises DataError if it cannot be read, is damaged, or has more bytes or pixels than is allowed; MissingExtraError
+    without Pillow.
     """
     pillow = _pillow()
     from PIL import ImageOps, UnidentifiedImageError
@@ -38,8 +42,12 @@ def picture(content: Media, place: str, *, max_bytes: int, max_pixels: int) -> I
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked below, and of oddities that are read anyway
             opened = pillow.open(file, formats=FORMATS)
-            _check_size(opened.width, opened.height, max_pixels, place)
-            return _flat(ImageOps.exif_transpose(opened))
+            _check_size(opened, max_pixels, place)
+            if unpacked is not None:
+                _shrink(opened, unpacked)
+                _check_size(opened, unpacked, place)
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _flat(opened)
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -62,7 +70,17 @@ def blank() -> Image:
     return white
 
 
-def _check_size(width: int, height: int, max_pixels: int, place: str) -> None:
+def _shrink(opened: Image, pixels: int) -> None:
+    """To about so many pixels at most when it is unpacked, where its format can be: a JPEG, but one that is progressive
+    would be held in full before it is made smaller."""
+    if opened.info.get("progressive"):
+        return
+    part = next((part for part in (1, 2, 4) if opened.width * opened.height <= pixels * part**2), 8)
+    opened.draft(None, (opened.width // part, opened.height // part))
+
+
+def _check_size(image: Image, max_pixels: int, place: str) -> None:
+    width, height = image.size
     if width * height > max_pixels:
         raise DataError(
             f"The picture has {width} x {height} pixels, more than the {max_pixels:,} that are unpacked.",
@@ -78,7 +96,19 @@ def _check_size(width: int, height: int, max_pixels: int, place: str) -> None:
 
 
 def _flat(image: Image) -> Image:
-    """RGB on white."""
+    """RGB on white, made in strips, so that only the two pictures are held in full."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    flat: Image = _pillow().new("RGB", image.size)
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        flat.paste(_on_white(image.crop(box)), box)
+    return flat
+
+
+def _on_white(image: Image) -> Image:
+    """RGB."""
     pillow = _pillow()
     if image.mode in WIDE_GREY:
         grey = np.asarray(image).astype(np.float64) / 257

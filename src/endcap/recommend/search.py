@@ -23,13 +23,13 @@ from endcap.features.words import words_of
 from endcap.index.lexical import LexicalIndex
 from endcap.recommend.candidates import shares, weigh
 from endcap.recommend.filters import every
+from endcap.recommend.sights import Sights, once
 
 LOG = logging.getLogger(__name__)
 RRF = 60  # the paper's constant: how fast a place's worth falls
 PERSONAL = 0.3  # the most that a shopper's taste adds to an item's worth: it carries the twentieth to the top
 PERSONAL_SEEN = 0.03  # the same for a picture, which says what is wanted: the third
 LOOKS = 2.0  # what a place among the pictures is worth against one among the words, for a picture
-SAME = 0.995  # cosine from which a picture is the very one that was sent
 LEAST = 100  # items that each way of finding proposes, or three times as many as are asked for
 Personal = Callable[[Context, Int32Array], Float32Array]
 
@@ -44,19 +44,6 @@ class Found:
     scores: Float32Array
     ways: list[tuple[str, ...]]
     degraded: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sights:
-    """What pictures are compared with. eye: reads a picture. pictures: of the items' own pictures, in the eye's space.
-    described: of the items' words in the same space, and of a last dimension that a picture has 1 in; None where there
-    are no words. wordless, unseen: bool [items], those that have no words, and those without pictures."""
-
-    eye: Encoder[bytes]
-    pictures: VectorIndex
-    described: VectorIndex | None
-    wordless: NDArray[np.bool_]
-    unseen: NDArray[np.bool_]
 
 
 class Searcher:
@@ -89,9 +76,8 @@ class Searcher:
                 self._say_once("meaning", error)
                 degraded.append("meaning")
             else:
-                if self.sights is not None and self.sights.described is not None and self.sights.wordless.any():
-                    wordless = self.sights.wordless
-                    lists["depicted"] = self._near(query, context, self.sights.pictures, vector, wordless)
+                if self.sights is not None and vector.any():
+                    lists["depicted"] = self._shown(query, context, self.sights.depicted(vector))
                 lists["meaning"] = self._near(query, context, self.vectors, vector)
         return self._joined(query, context, lists, degraded)
 
@@ -106,22 +92,27 @@ class Searcher:
             )
         if not picture:
             raise DataError("There is no picture.", where="picture", next_step="Send the bytes of one.")
+        sights = self.sights
         try:
-            vector = self.sights.eye.encode([picture])[0]
+            seen = sights.eye.encode([picture])
         except DataError as error:
             raise DataError(error.what, where="picture", next_step="Send another.") from error
-        lists = {"picture": self._near(query, context, self.sights.pictures, vector)}
-        if self.sights.described is not None:
-            lists["meaning"] = self._near(query, context, self.sights.described, np.append(vector, np.float32(1)))
-        worth = {"picture": LOOKS, "meaning": 1.0}
-        # what only one of the two can know is not put back for it
-        alone = {"meaning": self.sights.unseen, "picture": self.sights.wordless} if len(lists) == 2 else {}
-        found, scores = self.sights.pictures.search(vector, query.n)
-        same = found[scores >= SAME]
-        return self._joined(query, context, lists, [], worth=worth, alone=alone, personal=PERSONAL_SEEN, first=same)
+        vector = sights.laid(seen)[0]
+        lists = {"picture": self._near(query, context, sights.photos, vector, sights.items)}
+        first = sights.same(seen[0], lists["picture"])
+        worth, alone = {"picture": LOOKS, "meaning": 1.0}, {}
+        if (described := sights.described) is not None:
+            lists["meaning"] = self._near(query, context, described.vectors, np.append(vector, np.float32(1)))
+            # what only one of the two can know is not put back for it
+            alone = {"meaning": sights.unseen, "picture": described.wordless}
+        return self._joined(query, context, lists, [], worth=worth, alone=alone, personal=PERSONAL_SEEN, first=first)
 
     def _said(self, query: Query, context: Context, text: str) -> Int32Array:
         items, _ = self.words.best(words_of(text), self.words.texts)
+        return self._shown(query, context, items)
+
+    def _shown(self, query: Query, context: Context, items: Int32Array) -> Int32Array:
+        """The first of those that may be."""
         shown: Int32Array = items[every(self.filters, query, context, items)]
         return shown[: _asked(query)]
 
@@ -131,17 +122,19 @@ class Searcher:
         context: Context,
         index: VectorIndex | None,
         vector: Float32Array,
-        among: NDArray[np.bool_] | None = None,
+        owners: Int32Array | None = None,
     ) -> Int32Array:
-        """The nearest items that may be shown: further down the list where many may not. among: bool [items]."""
+        """The nearest items that may be shown: further down the list where many may not. owners: int32 [rows], whose
+        each row of the index is; of the item at its place, if left out."""
         if index is None or not vector.any():
             return np.empty(0, np.int32)
         allowed, wanted, asked = partial(every, self.filters, query, context), _asked(query), 2 * _asked(query)
         while True:
-            items, scores = index.search(vector, asked)
-            fit = (scores > 0) & allowed(items)
-            shown: Int32Array = items[fit if among is None else fit & among[items]]
-            if len(shown) >= wanted or len(items) < asked or scores[-1] <= 0:
+            rows, scores = index.search(vector, asked)
+            rows = rows[scores > 0]
+            items = rows if owners is None else once(owners[rows])
+            shown: Int32Array = items[allowed(items)]
+            if len(shown) >= wanted or len(rows) < asked:
                 return shown[:wanted]
             asked *= 4
 
