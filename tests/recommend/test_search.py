@@ -177,6 +177,14 @@ def test_what_is_near_to_every_text_comes_last() -> None:
     assert titles(sights.depicted(FakeEncoder().encode(["sandals"])[0])) == ["tea", "oat milk"]
 
 
+def test_of_many_photos_the_nearest_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    sights = seeing({"oat milk": "sandals", "tea": "sandals,boots"}).sights
+    drawn = np.array([0.5, 0.9, 0.1], np.float32)
+    sights = replace(sights, described=replace(sights.described, alone=np.arange(3, dtype=np.int32), drawn=drawn))
+    monkeypatch.setattr("endcap.recommend.sights.DEPICTED", 1)
+    assert titles(sights.depicted(FakeEncoder().encode(["sandals"])[0])) == ["oat milk"]
+
+
 def test_taste_does_not_outdo_a_picture() -> None:
     asked = seeing({"tea": "tea"}, {"tea": 0.9, "oat milk": 0.5, "green tea": 0.8})
     asked.personal = lambda context, items: (items == TITLES.index("oat milk")).astype(np.float32)

@@ -256,5 +256,7 @@ def _only(known: Known) -> Fusion:
 def _content(known: Known, fusion: Fusion, alignment: Alignment | None) -> Content:
     read = {name: vectors for name, vectors in known.modalities.items() if name in fusion.widths}
     names = list(fusion.widths)
-    name = fusion.encoders[names[0]] if len(names) == 1 else f"{'+'.join(names)}:{fusion.digest()}"
+    name = f"{'+'.join(names)}:{fusion.digest()}"
+    if len(names) == 1:  # the model and its weights: how much of an item they read may differ between shops
+        name = ":".join(fusion.encoders[names[0]].split(":")[:2])
     return Content(fusion.fuse(read), name, known, fusion, alignment)

@@ -222,6 +222,7 @@ def _write(run: Run, examples: Examples, predicted: Float32Array, measures: Meas
 def _facts(data: Data, start: Start, config: FinetuneConfig, outcomes: list[Outcome]) -> dict[str, Any]:
     """What it takes to repeat the run, and how it went."""
     first, examples = outcomes[0], start.examples
+    device = next(first.tuned.net.parameters()).device.type
     return {
         **_origin(data),
         "digests": start.digests,
@@ -233,8 +234,8 @@ def _facts(data: Data, start: Start, config: FinetuneConfig, outcomes: list[Outc
         },
         "versions": {"endcap": __version__, "python": platform.python_version(), **_versions()},
         "processes": distributed.processes(),
-        "device": next(first.tuned.net.parameters()).device.type,
-        "precision": str(product_type(config.train)).removeprefix("torch."),
+        "device": device,
+        "precision": str(product_type(config.train, device)).removeprefix("torch."),
         "seconds": round(sum(outcome.report.seconds for outcome in outcomes), 1),
         "stopped": [outcome.report.stopped for outcome in outcomes],
         "evaluations": [outcome.metrics for outcome in outcomes],

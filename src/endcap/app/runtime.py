@@ -293,7 +293,8 @@ class Shop:
             raise CallerError(
                 "The release has not read the pictures that the catalogue names.",
                 where="search",
-                next_step="Train with `content` among [train] sources; the training's notes say what else is missing.",
+                next_step="Train again, with `content` among [train] sources and `image` among [content] modalities; "
+                "the training's notes say what else is missing.",
             )
         return self._found(lambda searcher, query, known: searcher.picture(query, known, picture), user, n, rest)
 

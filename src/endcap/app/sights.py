@@ -75,9 +75,10 @@ def _write_described(folder: Path, alignment: Alignment, texts: Float32Array) ->
 
 
 def _in_general(texts: Float32Array) -> Float32Array:
-    """float32 [m, t]: what the catalogue says, each once."""
-    distinct = np.unique(texts[texts.any(axis=1)], axis=0)
-    return distinct[rng(0, "texts in general").permutation(len(distinct))[:TEXTS_IN_GENERAL]]
+    """float32 [m, t]: what the catalogue says, by lot."""
+    worded = np.flatnonzero(texts.any(axis=1))
+    drawn = rng(0, "texts in general").permutation(worded)[:TEXTS_IN_GENERAL]
+    return np.unique(texts[np.sort(drawn)], axis=0)
 
 
 def read_sights(release: Path, folder: Path, table: ItemTable) -> Sights | None:

@@ -114,7 +114,7 @@ def _measured(folder: Path, encoder: TextEncoder, sample: Sequence[str]) -> floa
     overlap = overlap_at(_exact(encoder).encode(sample), served.encode(sample))
     with contextlib.suppress(OSError):  # where nothing can be kept, it is measured every time
         kept.parent.mkdir(exist_ok=True)
-        replace_atomically(kept, f"{overlap:.4f}".encode())
+        replace_atomically(kept, repr(overlap).encode())
     return overlap
 
 

@@ -89,14 +89,20 @@ def _export(folder: Path, export: Callable[[Path], object]) -> None:
     except EndcapError:
         raise
     except OSError as error:
+        if not str(error.filename or folder).startswith(str(folder.parent)):
+            raise _unexported(error) from error
         raise ServiceError(
             f"The exported model cannot be kept: {error.strerror or error}.",
             where=str(folder),
             next_step="Free some space there, or name another folder in ENDCAP_MODELS.",
         ) from error
     except Exception as error:  # of many libraries, for a model that none of them has met
-        said = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0]}"
-        raise ServiceError(f"The model cannot be exported: {said}", next_step="Choose another model.") from error
+        raise _unexported(error) from error
+
+
+def _unexported(error: Exception) -> ServiceError:
+    said = f"{type(error).__name__}: {str(error).strip().split(chr(10), 1)[0]}"
+    return ServiceError(f"The model cannot be exported: {said}", next_step="Choose another model.")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from endcap.core.determinism import rng
 from endcap.core.errors import ServiceError
-from endcap.encoders.precision import device, native_bfloat16
+from endcap.encoders.precision import native_bfloat16
 from endcap.models.checkpoint import Checkpoint, EpochRecord, Trace, read_checkpoint, write_checkpoint
 from endcap.models.config import LoopConfig
 from endcap.models.distributed import any_of, copy_of, held, like, local, put, rank, same, trained
@@ -146,9 +146,10 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def product_type(config: LoopConfig) -> torch.dtype:
+def product_type(config: LoopConfig, device: str) -> torch.dtype:
+    """device: where the model is, cpu or cuda."""
     if config.precision == "auto":
-        return torch.bfloat16 if native_bfloat16(device()) else torch.float32
+        return torch.bfloat16 if native_bfloat16("cuda" if device == "cuda" else "cpu") else torch.float32
     found: torch.dtype = getattr(torch, config.precision)
     return found
 
@@ -171,7 +172,7 @@ class _Run(Generic[B]):
         self.after_step, self.pieces = after_step, pieces
         self.optimiser = make_optimiser(model, config, scale)
         self.device = next(model.parameters()).device.type
-        self.dtype = product_type(config)
+        self.dtype = product_type(config, self.device)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
         self.records: list[EpochRecord] = []
         self.best_epoch, self.updates = 0, 0

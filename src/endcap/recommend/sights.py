@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from endcap.core.protocols import Encoder, VectorIndex
 from endcap.core.types import Float32Array, Int32Array
 
+DEPICTED = 5000  # photos of items without words that a text is answered with, before any filter
 SAME = 0.995  # cosine in the eye's own space from which a picture is the very one that was sent
 
 
@@ -44,14 +45,17 @@ class Sights:
     described: Described | None = None
 
     def depicted(self, vector: Float32Array) -> Int32Array:
-        """Items without words, by what is on their photos, for a text's vector: those that fit it, best first. What is
-        near to every text comes after what is near to this one."""
+        """Items without words, by what is on their photos, for a text's vector: those that fit it, best first, of
+        DEPICTED photos at most. What is near to every text comes after what is near to this one."""
         if self.described is None:
             return np.empty(0, np.int32)
         cosines = self.photos.at(vector, self.described.alone)
         fit = np.flatnonzero(cosines > 0)
-        order = np.argsort(self.described.drawn[fit] - cosines[fit], kind="stable")
-        return once(self.items[self.described.alone[fit[order]]])
+        far = self.described.drawn[fit] - cosines[fit]
+        if len(fit) > DEPICTED:
+            nearest = np.sort(np.argpartition(far, DEPICTED - 1)[:DEPICTED])
+            fit, far = fit[nearest], far[nearest]
+        return once(self.items[self.described.alone[fit[np.argsort(far, kind="stable")]]])
 
     def same(self, seen: Float32Array, items: Int32Array) -> Int32Array:
         """Those items that have a photo which is the one that was seen. seen: float32 [i], by the eye."""

@@ -167,3 +167,9 @@ def test_learns_what_is_planted(tuning: Tuning, tuned_on: Callable[..., Outcome]
     rows = pl.DataFrame(list(goes) * 16, schema=["anchor", "candidate"], orient="row")
     outcome = tuned_on(rows, tuning(task={"kind": "pairs", "hard_negatives": hard_negatives}))
     assert max(found["mrr@10"] for found in outcome.metrics) > 0.9
+
+
+def test_the_most_frequent_of_an_anchor_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = table(*((["0"], text, ["9"]) for text in ("1", "2", "2", "3", "3", "3")), (["8"], "1", []))
+    monkeypatch.setattr(pairs, "OWN_OF_ALL", 2 * rows.height)
+    assert [set(texts) for texts in pairs.knowing(rows)["known"]] == [{"9", "3", "2"}] * 6 + [{"1"}]

@@ -189,6 +189,12 @@ def pickle(folder: Path) -> None:
 
 
 class TestDamage:
+    def test_what_is_written_over_is_read(self, classified: Path, tmp_path: Path) -> None:
+        tuned = load_tuned(classified)
+        for _ in range(2):
+            tuned.save(tmp_path / "model")
+        np.testing.assert_array_equal(load_tuned(tmp_path / "model").embed(TEXTS), tuned.embed(TEXTS))
+
     def test_older_folders_hold_no_digests(self, classified: Path, tmp_path: Path) -> None:
         folder = unsigned(shutil.copytree(classified, tmp_path / "model"))
         np.testing.assert_array_equal(load_tuned(folder).embed(TEXTS), load_tuned(classified).embed(TEXTS))

@@ -26,18 +26,19 @@ from endcap.models.finetune.tasks import Batch, TuneTask
 
 POOLED = 20_000  # candidates at most that validation ranks, and that negatives are mined from
 FROM, TO = 10, 60  # places of the neighbours that are mined: the very nearest often belong to the anchor after all
-OWN = 500  # candidates of one anchor that are remembered as its own
+OWN, OWN_OF_ALL = 500, 20_000_000  # candidates that are remembered as an anchor's own, by one row and by all of them
 ENCODED_AT_ONCE = 512
 APART = "\x1f"  # of an anchor's texts, and in none of them
 SAME = 1e-6  # cosines no further apart are equal
 
 
 def knowing(frame: pl.DataFrame) -> pl.DataFrame:
-    """With an anchor's candidates, the OWN most frequent ones, among what is `known` of it."""
+    """With an anchor's most frequent candidates among what is `known` of it."""
+    most = max(1, min(OWN, OWN_OF_ALL // max(1, frame.height)))
     told = frame.with_columns(_key=pl.col("anchor").list.join(APART))
     counts = told.group_by("_key", "candidate", maintain_order=True).len()
-    most = counts.sort("len", descending=True, maintain_order=True)
-    own = most.group_by("_key", maintain_order=True).agg(_own=pl.col("candidate").head(OWN))
+    counts = counts.sort("len", descending=True, maintain_order=True)
+    own = counts.group_by("_key", maintain_order=True).agg(_own=pl.col("candidate").head(most))
     told = told.join(own, on="_key", how="left", maintain_order="left")
     known = pl.concat_list("known", "_own") if "known" in frame.columns else pl.col("_own")
     return told.with_columns(known=known).drop("_key", "_own")

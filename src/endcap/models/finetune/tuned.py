@@ -97,7 +97,7 @@ class Tuned:
 
     @quietly()
     def save(self, folder: Path) -> None:
-        """Into a new or empty folder."""
+        """Into a new folder, or over what an interrupted writing left."""
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self.net, MaskedModel):
             self.net.body.save_pretrained(folder / "body")  # type: ignore[operator]
@@ -112,7 +112,8 @@ class Tuned:
             safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in head.items()}, folder / HEAD)
         settings, words = self.config.model_dump(mode="json"), family.passage_prefix
         about = About(settings, self.base, digest, family.pooling, self.labels, self.mean, self.spread, words)
-        about = msgspec.structs.replace(about, with_other=self.with_other, files=_files(folder))
+        files = {path: content for path, content in _files(folder).items() if path != ABOUT}
+        about = msgspec.structs.replace(about, with_other=self.with_other, files=files)
         replace_atomically(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
     @quietly()
