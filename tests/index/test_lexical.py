@@ -37,6 +37,12 @@ def test_a_text_must_hold_half_of_what_the_words_tell() -> None:
     assert index.told(["red", "hat"]) == pytest.approx([common / (common + rare), 0, 1, 0, common / (common + rare)])
 
 
+def test_words_of_grammar_tell_nothing_unless_alone() -> None:
+    index = LexicalIndex.of(TEXTS)
+    assert index.best(["hat", "for", "the"], 10)[0].tolist() == [2]
+    assert index.best(["with"], 10)[0].tolist() == [4]
+
+
 def test_words_that_nobody_holds_find_nothing() -> None:
     index = LexicalIndex.of(TEXTS)
     assert index.best(["zeppelin"], 3)[0].tolist() == []

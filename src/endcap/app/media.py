@@ -40,8 +40,8 @@ class ContentConfig(Section):
         NAMED,
         min_length=1,
         description="Fields of an item that the text encoder reads, in this order: title, brand, categories, "
-        "description. Beside long descriptions raise `[text] max_length`, which costs time. Word search and a "
-        "cross-encoder read title and categories.",
+        "description. Beside long descriptions raise `[text] max_length`, which costs time. Word search reads "
+        "the same; a cross-encoder reads title and categories.",
     )
     folder: str = Field(
         "",

@@ -71,7 +71,7 @@ class Ear:
 def write_search(folder: Path, table: ItemTable, content: Content | None, config: Config) -> list[str]:
     """Into an existing folder. Returns notes on what cannot be searched by."""
     (folder / WORDS).mkdir()
-    LexicalIndex.of([words_of(text) for text in table.texts()]).save(folder / WORDS)
+    LexicalIndex.of([words_of(text) for text in table.texts(config.content.reads)]).save(folder / WORDS)
     if content is None:
         return []
     notes = [_write_meanings(folder, table, content, config), write_sights(folder, content, config)]

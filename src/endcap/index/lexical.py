@@ -1,6 +1,6 @@
 """Which texts hold the very words that were asked for: BM25 over words (Robertson & Zaragoza 2009, section 3).
 
-Meaning is what vectors are for; this finds brands, sizes and part numbers, which no encoder has read of. The index is
+Meaning is what vectors are for; this finds names, sizes and part numbers, which no encoder has read of. The index is
 that of bm25s: scores are worked out when it is made, so that a question is a sum of a few sparse columns.
 
 Legend: n texts.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
+from bm25s.stopwords import STOPWORDS_EN
 
 from endcap.core.errors import ArtifactError
 from endcap.core.types import Float32Array, Int32Array
@@ -54,9 +55,10 @@ class LexicalIndex:
         return held[order], scores[held[order]]
 
     def told(self, words: Sequence[str]) -> Float32Array:
-        """float32 [n]: the share of the words' information (their inverse document frequencies) that each text has."""
+        """float32 [n]: the share of the words' information (their inverse document frequencies) that each text has.
+        Words like `for` tell nothing, though few titles hold them, unless there are no others."""
         found, whole = np.zeros(self.texts, np.float32), 0.0
-        for word in dict.fromkeys(words):
+        for word in dict.fromkeys([word for word in words if word not in STOPWORDS_EN] or words):
             holders = self._holders(word)
             weight = float(np.log(1 + (self.texts - len(holders) + 0.5) / (len(holders) + 0.5)))
             found[holders] += weight

@@ -154,7 +154,8 @@ def _named(frame: pl.DataFrame, config: FinetuneConfig, where: str) -> pl.DataFr
         raise DataError(
             f"The table lacks {', '.join(missing)}; it has {', '.join(frame.columns)}.",
             where=where,
-            next_step=f'For {config.task.kind}, name your columns in [columns]: {missing[0]} = "your column".',
+            next_step=f"For {config.task.kind}, name your column: --set columns.{missing[0]}=NAME, or "
+            f'{missing[0]} = "NAME" under [columns].',
         )
     return renamed.select(*needed, *(name for name in OPTIONAL if name in renamed.columns and name not in needed))
 
