@@ -517,6 +517,7 @@ class TestAnswers:
         assert (tmp_path / "several" / "reliability.svg").is_file()
         (found,) = answers(tmp_path / "several", ["red shoes"], [])
         assert found.answer == "thing|warm"
+        assert list(found.classes)[-1] == "cold"
         assert found.score > 0.5
 
     @pytest.mark.parametrize("kind", ["classification", "rating"])

@@ -18,11 +18,13 @@ MATCHING = ("interest", "ranking", "pairs")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """answer: a class, labels apart by |, or a candidate; for a rating, the number itself is the score."""
+    """answer: a class, labels apart by |, or a candidate; for a rating, the number itself is the score. classes: of a
+    classification, every class with its probability, likeliest first."""
 
     text: str
     answer: str
     score: float
+    classes: dict[str, float] = {}
 
 
 def answers(run: Path, texts: Sequence[str], candidates: Sequence[str], others: Sequence[str] = ()) -> list[Answer]:
@@ -70,11 +72,12 @@ def _check_others(tuned: Tuned, texts: Sequence[str], others: Sequence[str]) -> 
 
 def _classified(tuned: Tuned, text: str, probabilities: Float32Array) -> Answer:
     """The class, or the labels from a half on, apart by |, as in the data; the score is of the likeliest."""
-    best = int(probabilities.argmax())
-    if not tuned.config.task.several:
-        return Answer(text, tuned.labels[best], float(probabilities[best]))
-    given = [label for label, probability in zip(tuned.labels, probabilities, strict=True) if probability >= 0.5]
-    return Answer(text, "|".join(given), float(probabilities[best]))
+    order = np.argsort(-probabilities, kind="stable")
+    classes = {tuned.labels[place]: float(probabilities[place]) for place in order}
+    best, score = next(iter(classes.items()))
+    if tuned.config.task.several:
+        best = "|".join(label for label in tuned.labels if classes[label] >= 0.5)
+    return Answer(text, best, score, classes)
 
 
 def _ordered(members: list[Tuned], texts: Sequence[str], candidates: Sequence[str]) -> list[Answer]:

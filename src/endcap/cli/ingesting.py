@@ -70,3 +70,7 @@ def print_ingested(shop: Shop, ingested: Ingested) -> None:
     stdout().print(f"The store holds {counts.events:,} events and {counts.items:,} items.")
     if not any(report.failure(shop.folder) for report in reports):
         stdout().print(f"Next: endcap train --shop {shop.folder}", soft_wrap=True)
+        if shop.releases.current():
+            stdout().print(
+                f"Or, sooner, the release with what is new: endcap refit --shop {shop.folder}", soft_wrap=True
+            )
