@@ -36,6 +36,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "texts": tables_models.texts,
         "interest": tables_models.interest,
         "content": tables_models.content,
+        "judge": tables_models.judge,
         "demo": tables.demo,
     },
 }
