@@ -13,17 +13,13 @@ import polars as pl
 import pytest
 import torch
 
-from endcap.app import finetune as module
 from endcap.app.finetune import Run, finetune
-from endcap.app.finetune_measure import measures_of, word_reader
 from endcap.app.finetune_settings import settings_of
 from endcap.app.finetune_start import Source
 from endcap.app.finetune_use import answers
-from endcap.core.errors import ArtifactError, CallerError, DataError, MissingExtraError
+from endcap.core.errors import ArtifactError, CallerError
 from endcap.encoders.text import TextEncoder, TextEncoderConfig
-from endcap.encoders.weights import PACKAGED, PACKAGED_MODEL
 from endcap.models.finetune.config import FinetuneConfig
-from endcap.models.finetune.examples import part_examples
 from endcap.models.finetune.tasks import Classification
 from endcap.models.finetune.tuned import files_digest, load_tuned
 
@@ -312,92 +308,6 @@ def test_a_best_figure_below_zero_is_told_as_it_is(tuning: Tuning, colours: pl.D
     assert any("best r2 so far -" in said for said in told)
 
 
-class TestMeasuring:
-    """What is wrong is seen before anything is tuned."""
-
-    @pytest.fixture(autouse=True)
-    def _no_tuning(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "tune", None)
-
-    def test_a_metric_that_there_is_not(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
-        with pytest.raises(CallerError, match=r"train\.metric: There is no metric 'f2'.*There are: accuracy, "):
-            finetune(colours, tuning(train={"metric": "f2"}), tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-    def test_a_part_that_tells_nothing(self, tuning: Tuning, liked: pl.DataFrame, tmp_path: Path) -> None:
-        part = pl.when(pl.col("label") > 0, pl.int_range(pl.len()) < 90).then(pl.lit("test")).otherwise(pl.lit("train"))
-        with pytest.raises(DataError, match=r"the test part: All labels are the same"):
-            finetune(liked.with_columns(part=part), tuning(task={"kind": "interest"}), tmp_path / "run")
-        alone = liked.with_columns(group=pl.int_range(pl.len()))
-        with pytest.raises(DataError, match=r"the validation part: No list has both"):
-            finetune(alone, tuning(task={"kind": "ranking"}), tmp_path / "run")
-
-
-class TestMeasures:
-    def test_groups_that_are_no_lists_only_keep_rows_together(self, tuning: Tuning, liked: pl.DataFrame) -> None:
-        config = tuning(task={"kind": "interest"})
-        for group, has in ((pl.int_range(pl.len()), False), (pl.col("group"), True)):
-            examples = part_examples(liked.with_columns(group=group), config)
-            found = measures_of(examples, config).measure(examples.test, np.full(examples.test.height, 0.5))
-            assert ("ndcg@10" in found) == has
-            assert found["auc"] == 0.5
-
-    def test_segments_that_cannot_be_measured_are_left_out(self, tuning: Tuning, liked: pl.DataFrame) -> None:
-        config = tuning(task={"kind": "interest"}, split={"shares": (0.4, 0.2, 0.4)})
-        examples = part_examples(liked.with_columns(segment=pl.col("label").cast(pl.String)), config)
-        measures = measures_of(examples, config)
-        assert measures.segments(examples.test, np.full(examples.test.height, 0.5)) == {}
-        halves = examples.test.with_columns(segment=pl.int_range(pl.len()) % 2)
-        assert set(measures.segments(halves, np.full(halves.height, 0.5))) == {"segment: 0", "segment: 1"}
-
-    @pytest.mark.parametrize("several", [False, True])
-    def test_a_label_that_training_never_saw_counts_against(
-        self, tuning: Tuning, colours: pl.DataFrame, several: bool
-    ) -> None:
-        part = pl.Series(["train"] * 60 + ["test"] * 36)
-        frame = colours.sample(fraction=1, shuffle=True, seed=1).with_columns(part=part)
-        label = pl.when(pl.int_range(pl.len()) >= 78).then(pl.lit("new")).otherwise("label")
-        config = tuning(task={"several": several})
-        examples = part_examples(frame.with_columns(label=label), config)
-        assert measures_of(examples, config).labels == ("cold", "warm")
-        labels = examples.test["label"].explode().to_list() if several else examples.test["label"].to_list()
-        right = np.array([[label == "cold", label == "warm"] for label in labels], np.float32)
-        right[:, 0] += (1 - right.sum(1)) * (not several)
-        found = measures_of(examples, config).measure(examples.test, right)
-        assert found["accuracy"] == 0.5
-        assert found["f1_macro"] < 0.7
-
-    def test_an_anchor_that_was_harmed_is_no_candidate_of_its_own(self, tuning: Tuning, colours: pl.DataFrame) -> None:
-        config = tuning(task={"kind": "pairs"}, train=QUICK)
-        frame = colours.select(anchor="text", candidate=pl.col("text").shift(-1, fill_value="red"))
-        examples = part_examples(frame, config)
-        harmed = dict(measures_of(examples, config).harmed(examples))
-        assert set(harmed) == {"typos", "capitals", "dropped words", "synonyms"}
-        before = dict(examples.test.select("row", "anchor").rows())
-        for rows in harmed.values():
-            assert rows.height == examples.test.height > 0
-            assert all(set(before[row]) <= set(known) for row, known in rows.select("row", "known").rows())
-
-
-class TestWordReader:
-    """The words that may stand for another are the same whatever is tuned."""
-
-    @pytest.mark.parametrize(
-        ("text", "width"), [("red shoes", 384), ("Blaue Schuhe für Läufer", 384), ("красный чай", 32)]
-    )
-    def test_is_minilm_where_it_knows_the_script(self, tuning: Tuning, text: str, width: int) -> None:
-        vectors = word_reader([text], tuning())(["red", "blue"])
-        assert vectors.shape == (2, width)
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-
-    def test_is_the_base_where_minilm_is_missing(self, tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
-        def missing() -> Path:
-            raise MissingExtraError(PACKAGED_MODEL, "text")
-
-        monkeypatch.setitem(PACKAGED, PACKAGED_MODEL, missing)
-        assert word_reader(["red shoes"], tuning())(["red"]).shape == (1, 32)
-
-
 def test_a_run_of_several_models_says_their_mean(tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
     run = finetune(colours, tuning(train=QUICK, ensemble=2), tmp_path)
     text = colours["text"][0]
@@ -489,77 +399,3 @@ def test_nothing_held_out_is_said(tuning: Tuning, colours: pl.DataFrame, tmp_pat
     assert run.metrics == {}
     assert names(tmp_path) == FILES - {"predictions.parquet"}
     assert "nothing was measured" in (tmp_path / "card.md").read_text()
-
-
-class TestAnswers:
-    @pytest.mark.parametrize("kind", ["interest", "ranking", "pairs"])
-    def test_candidates_are_put_into_order(
-        self, tuning: Tuning, liked: pl.DataFrame, tmp_path: Path, kind: str
-    ) -> None:
-        frame = liked.filter(pl.col("label") > 0).drop("label") if kind == "pairs" else liked
-        finetune(frame, tuning(task={"kind": kind}), tmp_path)
-        found = answers(tmp_path, ["navy boots", "red coat"], ["orange milk", "amber lamp", "cyan tent"])
-        assert found[0].answer == "amber lamp"
-        assert [answer.score for answer in found] == sorted((answer.score for answer in found), reverse=True)
-        assert found[0].text == "navy boots ; red coat"
-        with pytest.raises(CallerError, match="no candidates"):
-            answers(tmp_path, ["navy boots"], [])
-
-    def test_classes_labels_and_ratings(self, run: Run, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
-        assert [a.answer for a in answers(run.folder, ["red shoes", "blue shoes"], [])] == ["warm", "cold"]
-        rated = colours.with_columns(rating=pl.when(pl.col("label") == "warm").then(90.0).otherwise(10.0))
-        finetune(rated, tuning(task={"kind": "rating"}), tmp_path / "rating")
-        warm, cold = answers(tmp_path / "rating", ["red shoes", "blue shoes"], [])
-        assert warm.score > 60 > 40 > cold.score
-        both = colours.with_columns(label=pl.col("label") + "|thing")
-        finetune(both, tuning(task={"several": True}), tmp_path / "several")
-        assert "![Reliability](reliability.svg)" in (tmp_path / "several" / "card.md").read_text()
-        assert (tmp_path / "several" / "reliability.svg").is_file()
-        (found,) = answers(tmp_path / "several", ["red shoes"], [])
-        assert found.answer == "thing|warm"
-        assert list(found.classes)[-1] == "cold"
-        assert found.score > 0.5
-
-    @pytest.mark.parametrize("kind", ["classification", "rating"])
-    def test_pairs_of_texts_are_asked_as_pairs(
-        self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path, kind: str
-    ) -> None:
-        """What the first text says of itself means nothing here."""
-        warm = pl.col("label") == "warm"
-        target = warm.cast(pl.String).alias("label") if kind == "classification" else warm.cast(float).alias("rating")
-        pairs = colours.select(target, text=pl.lit("lamp"), other="text")
-        finetune(pairs, tuning(task={"kind": kind}), tmp_path / "run")
-        found = answers(tmp_path / "run", ["lamp", "lamp"], [], ["red shoes", "navy rope"])
-        if kind == "classification":
-            assert [answer.answer for answer in found] == ["true", "false"]
-        else:
-            assert found[0].score > 0.6 > 0.4 > found[1].score
-        for others in ([], ["red shoes"]):
-            with pytest.raises(CallerError, match=f"reads pairs of texts, and there are 2 first and {len(others)}"):
-                answers(tmp_path / "run", ["lamp", "lamp"], [], others)
-
-    def test_no_second_text_is_taken_where_none_is_read(
-        self, run: Run, tuning: Tuning, liked: pl.DataFrame, tmp_path: Path
-    ) -> None:
-        with pytest.raises(CallerError, match="reads no second text"):
-            answers(run.folder, ["red shoes"], [], ["navy rope"])
-        finetune(liked.with_columns(other=pl.lit("x")), tuning(task={"kind": "interest"}, train=QUICK), tmp_path)
-        with pytest.raises(CallerError, match="reads no second text"):
-            answers(tmp_path, ["red shoes"], ["navy rope"], ["lamp"])
-        assert len(answers(tmp_path, ["red shoes"], ["navy rope"])) == 1
-
-    def test_folders_that_do_not_tell_of_second_texts_are_read(self, run: Run, tmp_path: Path) -> None:
-        model = shutil.copytree(run.folder / "model", tmp_path / "model")
-        about = read(model / "tuned.json")
-        assert about.pop("with_other") is False
-        (model / "tuned.json").write_text(json.dumps(about))
-        assert load_tuned(model).with_other is None
-        assert answers(tmp_path, ["red shoes"], [])[0].answer == "warm"
-        assert len(answers(tmp_path, ["red shoes"], [], ["red boots"])) == 1
-
-    def test_without_a_question_or_a_run(self, tuning: Tuning, colours: pl.DataFrame, tmp_path: Path) -> None:
-        with pytest.raises(CallerError, match="no finished run"):
-            answers(tmp_path, ["x"], [])
-        finetune(colours.select("text"), tuning(task={"kind": "masked"}, train=QUICK), tmp_path / "masked")
-        with pytest.raises(CallerError, match="answers no questions"):
-            answers(tmp_path / "masked", ["x"], [])
