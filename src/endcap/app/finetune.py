@@ -14,7 +14,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from endcap.models.config import MEMBERS_APART
 from endcap.models.finetune.config import LOWER_IS_BETTER, FinetuneConfig
 from endcap.models.finetune.examples import Examples
 from endcap.models.finetune.heads import BiModel
-from endcap.models.finetune.pairs import Pairs, knowing
 from endcap.models.finetune.tasks import TuneTask
 from endcap.models.finetune.tracking import Log, tracking
 from endcap.models.finetune.tuned import READING
@@ -172,8 +171,6 @@ def _measured(
     outcomes: list[Outcome], examples: Examples, measures: Measures, tell: Tell
 ) -> tuple[dict[str, dict[str, float]], Float32Array]:
     """Metrics of validation, of test, of its segments and of harmed test texts; and what was predicted for the test."""
-    if isinstance(outcomes[0].task, Pairs):  # a harmed anchor no longer tells which rows are its own
-        examples = replace(examples, test=knowing(examples.test))
 
     def predict(frame: pl.DataFrame) -> Float32Array:
         first, *others = (outcome.task for outcome in outcomes)

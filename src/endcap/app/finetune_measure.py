@@ -22,6 +22,7 @@ from endcap.models.finetune.config import FinetuneConfig
 from endcap.models.finetune.examples import Examples, group_codes
 from endcap.models.finetune.heads import BiModel
 from endcap.models.finetune.labels import label_tensor, labels_of
+from endcap.models.finetune.pairs import knowing
 from endcap.models.finetune.tuned import Tuned, start_backbone
 
 HARM = 0.15  # of a text's words
@@ -144,9 +145,8 @@ def _measure(config: FinetuneConfig, labels: tuple[str, ...]) -> Callable[[pl.Da
 
 
 def _knowing_anchors(frame: pl.DataFrame) -> pl.DataFrame:
-    """What an anchor said before it was harmed still is no candidate of it."""
-    known = pl.concat_list("anchor", "known") if "known" in frame.columns else pl.col("anchor")
-    return frame.with_columns(known=known)
+    """What an anchor said before it was harmed still is no candidate of it, and what was its own still is."""
+    return knowing(frame).with_columns(known=pl.concat_list("anchor", "known"))
 
 
 def _several(frame: pl.DataFrame, found: Float32Array, labels: tuple[str, ...]) -> dict[str, float]:
