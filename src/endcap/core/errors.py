@@ -2,7 +2,8 @@
 
 EndcapError
 ├── CallerError     the request is wrong          HTTP 4xx, exit 2
-│   └── NotFoundError   what it names is not there    HTTP 404
+│   ├── NotFoundError   what it names is not there    HTTP 404
+│   └── TooManyError    more than is taken at once    HTTP 429, with Retry-After
 ├── DataError       the data is wrong             exit 3
 └── ServiceError    ours, or a dependency's       HTTP 5xx, exit 1
     ├── ArtifactError   a release is damaged or of another version
@@ -41,6 +42,16 @@ class NotFoundError(CallerError):
     """The request names an item, user, release or workspace that does not exist."""
 
     http_status = 404
+
+
+class TooManyError(CallerError):
+    """More is asked than is taken at once; nothing was done. retry_after_s: whole seconds after which to ask again."""
+
+    http_status = 429
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(what, where=where, next_step=next_step)
 
 
 class DataError(EndcapError):

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
-from endcap.core.errors import CallerError, EndcapError
+from endcap.core.errors import CallerError, EndcapError, TooManyError
 
 LOG = logging.getLogger(__name__)
 JSON_NEXT_STEP = "Send one JSON object in UTF-8."
@@ -80,7 +80,8 @@ async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EndcapError)
     if error.http_status >= 500:
         LOG.error("Request %s: %s", request.state.request_id, error)
-    return problem_response(error.http_status, error.what, error.where, error.next_step)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyError) else None
+    return problem_response(error.http_status, error.what, error.where, error.next_step, headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
