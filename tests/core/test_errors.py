@@ -13,6 +13,7 @@ from endcap.core.errors import (
     MissingExtraError,
     NotFoundError,
     ServiceError,
+    TooManyError,
 )
 
 
@@ -33,6 +34,7 @@ def test_the_parts_may_be_missing() -> None:
     [
         (CallerError, 2, 422),
         (NotFoundError, 2, 404),
+        (TooManyError, 2, 429),
         (DataError, 3, 422),
         (ServiceError, 1, 503),
         (ArtifactError, 1, 503),
@@ -46,7 +48,7 @@ def test_who_has_to_act(kind: type[EndcapError], exit_code: int, http_status: in
 def test_every_error_has_one_of_three_parents() -> None:
     ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EndcapError)]
     parents = (CallerError, DataError, ServiceError)
-    assert len(ours) == 7
+    assert len(ours) == 8
     assert all(sum(issubclass(kind, parent) for parent in parents) == 1 for kind in ours if kind is not EndcapError)
 
 
