@@ -27,7 +27,7 @@ from endcap.core.types import Placement
 VERSION = 1
 PREFIX = "r-"
 HEAD_CHARS = len(PREFIX) + 22
-MAX_SHOWN = 5000
+MAX_SHOWN = 2000
 MAX_CHARS = HEAD_CHARS + 1 + MAX_SHOWN * 16 // 3 + 4
 PLACEMENTS = (  # the order is the code within ids: append only
     Placement.HOME,

@@ -143,6 +143,10 @@ class Pipeline:
         """A reason that names nothing, in words."""
         return self._explainer.plain(code, locale)
 
+    def shown(self, item: int, score: float, source: str, reason: str) -> Recommendation:
+        """An item of the catalogue as it goes into a slate."""
+        return Recommendation(self.table.ids.ids[item], self._titles[item], score, source, reason)
+
     def _allowed(self, stages: Stages | None, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         began = perf_counter()
         allowed = every(self.filters, query, context, items)
@@ -197,7 +201,7 @@ class Pipeline:
         item = int(ranked.items[place])
         reason = self._explainer.reason(ranked.candidates, int(ranked.rows[place]), context)
         sentence = self._explainer.sentence(reason, item, query.locale)
-        return Recommendation(self.table.ids.ids[item], float(ranked.scores[place]), reason.source, sentence)
+        return self.shown(item, float(ranked.scores[place]), reason.source, sentence)
 
     def _filling(self, query: Query, context: Context, ranked: Ranked, missing: int) -> list[Recommendation]:
         """The best selling allowed items that were no candidates, so that a page is full whenever it can be."""
@@ -215,7 +219,7 @@ class Pipeline:
     def _fallback(self, place: int, locale: str) -> Recommendation:
         code = "popular" if place < self.sold else "range"
         item = int(self.fallback[place])
-        return Recommendation(self.table.ids.ids[item], 0.0, code, self._explainer.plain(code, locale))
+        return self.shown(item, 0.0, code, self._explainer.plain(code, locale))
 
     def _category(self, item: int) -> str:
         path = self.table.frame["categories"][item]
