@@ -60,6 +60,12 @@ class Serving:
                 self._held.seq = newest[-1][0] if newest else self._held.seq
             return self._held.release, self._held.states
 
+    def held(self) -> tuple[Release, int] | None:
+        """The release that is loaded and the newest seq that its states hold, as they are: nothing is brought up to
+        date. None before the first answer."""
+        held = self._held
+        return None if held is None else (held.release, held.seq)
+
     def context(self, query: Query, now_ms: int) -> tuple[Release, Context]:
         """Everything known at the moment of a query, and the release that is to answer it."""
         release, states = self.current()

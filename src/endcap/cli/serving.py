@@ -26,9 +26,10 @@ def serve(
     from endcap.app.runtime import Shop
 
     Shop.open(shop, read_only=True).close()  # a folder that is no workspace is an error here, not a new workspace
+    from endcap.app.logs import configured
     from endcap.web.server import serve as answer
 
-    with Shop.open(shop) as opened:
+    with Shop.open(shop) as opened, configured(opened.config.log):
         answer(opened, host, port, _announce(shop))
     stdout().print("Stopped.")
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +26,28 @@ T = TypeVar("T")
 QUEUE_LIMIT = 1024
 QUEUE_TIMEOUT_S = 30.0
 LIVENESS_S = 1.0
+RECENT = 20_000
 
 Job = Callable[[apsw.Connection], Any]
 _Entry = tuple[Job, "Future[Any]"]
+
+
+@dataclass(slots=True)
+class CommitCounts:
+    """What a writing thread has done so far, for whoever watches. recent: seconds and jobs of each commit, at most
+    `RECENT`; who reads them takes them out."""
+
+    commits: int = 0
+    failed: int = 0
+    jobs: int = 0
+    seconds: float = 0.0
+    recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def committed(self, seconds: float, jobs: int) -> None:
+        self.commits += 1
+        self.jobs += jobs
+        self.seconds += seconds
+        self.recent.append((seconds, jobs))
 
 
 class GroupCommit:
@@ -41,6 +63,7 @@ class GroupCommit:
         self._connection, self._where, self._after_rollback = connection, where, after_rollback
         self._queue: queue.Queue[_Entry | None] = queue.Queue(QUEUE_LIMIT)
         self._closing = False
+        self.counts = CommitCounts()
         self._thread = threading.Thread(target=self._serve, name="endcap-store-writer", daemon=True)
         self._thread.start()
 
@@ -61,6 +84,11 @@ class GroupCommit:
                 next_step="Send larger batches, or fewer at once.",
             ) from None
         return self._wait(future)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._queue.qsize()
 
     def close(self) -> None:
         """Commits what is waiting, then stops. Further jobs are refused."""
@@ -102,12 +130,15 @@ class GroupCommit:
 
     def _commit(self, group: list[_Entry]) -> bool:
         """Commits the group and tells everyone in it; False if this thread has to stop."""
+        started = time.perf_counter()
         try:
             results = self._transact([job for job, _ in group])
         except BaseException as error:
+            self.counts.failed += 1
             for _, future in group:
                 future.set_exception(error)
             return isinstance(error, Exception)
+        self.counts.committed(time.perf_counter() - started, len(group))
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)
         return True

@@ -151,6 +151,11 @@ class Store:
         if self._lock is not None:
             self._lock.close()
 
+    @property
+    def commits(self) -> GroupCommit | None:
+        """The thread that writes, with its counts; None where the store was opened for reading."""
+        return self._commits
+
     def append(self, events: Sequence[Event]) -> Appended:
         """Record events durably. Those whose event_id is recorded already are left out and named in the answer.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from time import perf_counter
 
 import msgspec
@@ -28,7 +29,8 @@ def answer_threads() -> ThreadPoolExecutor:
 
 async def in_turn(request: Request, work: Callable[[], bytes]) -> Response:
     """What the work gives, as a JSON answer."""
-    content = await asyncio.get_running_loop().run_in_executor(request.app.state.answers, work)
+    known = copy_context()  # of the request, such as its id in what is logged
+    content = await asyncio.get_running_loop().run_in_executor(request.app.state.answers, known.run, work)
     return Response(content, media_type=JSON)
 
 

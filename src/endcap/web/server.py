@@ -17,9 +17,18 @@ from starlette.concurrency import run_in_threadpool
 from endcap import __version__
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
+from endcap.web import (
+    metrics,
+    routes_docs,
+    routes_events,
+    routes_health,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+)
 from endcap.web.answers import answer_threads
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.metrics import Measured, Metrics, watching
 from endcap.web.openapi import with_messages
 from endcap.web.problems import add_error_handlers
 
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOG = logging.getLogger(__name__)
-ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
+ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, metrics, routes_docs)
 GRACE_S = 10
 MAX_PORT = 65535
 
@@ -45,9 +54,11 @@ def create_app(shop: Shop) -> FastAPI:
         redoc_url=None,
     )
     app.state.shop, app.state.media, app.state.answers = shop, {}, answer_threads()
+    app.state.metrics = Metrics()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
     app.add_middleware(Guard)
+    app.add_middleware(Measured, metrics=app.state.metrics)
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
@@ -67,6 +78,7 @@ def serve(
     listener = _listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
     config = uvicorn.Config(
         LoopbackOnly(create_app(shop)),
+        log_config=None,  # what it has to say goes the way of everything that is logged
         log_level="warning",
         access_log=False,  # it would keep who looked at what
         server_header=False,
@@ -104,7 +116,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     health = await run_in_threadpool(app.state.shop.health)
     if not health.ready:
         LOG.warning("Not ready: %s", health.problem)
-    yield
+    async with watching([app.state.shop], app.state.metrics):
+        yield
     app.state.answers.shutdown(wait=False)
 
 

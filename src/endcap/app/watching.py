@@ -1,0 +1,114 @@
+"""What a shop tells whoever watches over it, and how a process stands. Prometheus is imported by who asks for it alone.
+
+One process keeps its counts in memory. Several workers of one server keep theirs in files of a folder that
+`shared_counts` makes and names to them in the environment; whichever is asked for metrics adds them up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+
+from endcap.core.types import Event, Slate
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from endcap.app.runtime import Shop
+    from endcap.monitor.instruments import Instruments
+    from endcap.monitor.recorder import Recorder, Standing
+
+LOG = logging.getLogger(__name__)
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Watch(Protocol):
+    """Is told what a shop does. Must not raise: what it is told of is done already."""
+
+    def answered(self, slate: Slate) -> None: ...
+
+    def recorded(self, events: Sequence[Event], duplicates: Collection[str]) -> None: ...
+
+    def refused(self, event_types: Iterable[str]) -> None: ...
+
+
+def instruments(registry: CollectorRegistry) -> Instruments:
+    """The metrics of all shops of a process. Once for each registry."""
+    from endcap.monitor.instruments import Instruments
+
+    return Instruments(registry)
+
+
+def recorder(instruments: Instruments, shop: Shop) -> Recorder:
+    """A `Watch` that keeps count for Prometheus, under the name of the workspace's folder."""
+    from endcap.monitor.recorder import Recorder
+
+    return Recorder(instruments, shop.folder.resolve().name)
+
+
+def look(shop: Shop, recorder: Recorder) -> None:
+    """Tell the recorder how the shop stands now. Never raises: what cannot be read is left out, as it is asked when
+    things are broken."""
+    from endcap.monitor.recorder import Standing
+
+    commits = shop.store.commits
+    written = Standing(
+        commits=_taken(commits.counts.recent) if commits else (),
+        failed_commits=commits.counts.failed if commits else 0,
+        waiting=commits.waiting if commits else 0,
+    )
+    try:
+        recorder.stand(_standing(shop, written))
+    except Exception as error:  # asked when things are broken, as health is
+        LOG.debug("The shop cannot be looked at: %s", error)
+        recorder.stand(written)
+
+
+def _standing(shop: Shop, written: Standing) -> Standing:
+    """With what the release and the log say."""
+    held = shop.held()
+    now = replace(
+        written,
+        last_seq=shop.store.last_seq(),
+        known=tuple(path.parent.name for path in shop.releases.root.glob("*/manifest.json")),
+    )
+    if held is None:
+        return now
+    release, folded = held
+    return replace(
+        now,
+        ready=shop.store.commits is not None,
+        release=release.id,
+        created_ms=release.manifest.created_ms,
+        items=len(release.fitted.table),
+        users=len(release.histories),
+        folded_seq=folded,
+    )
+
+
+@contextmanager
+def shared_counts() -> Iterator[None]:
+    """For a server of several workers, around the start of them: a fresh folder for their counts, gone at the end. It
+    has to be entered before anything imports `prometheus_client`, which looks once whether there is one."""
+    with TemporaryDirectory(prefix="endcap-counts-") as folder:
+        os.environ[SHARED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[SHARED]
+
+
+def _taken(recent: deque[tuple[float, int]]) -> list[tuple[float, int]]:
+    """What is in a deque, taken out of it while others may put more in."""
+    found = []
+    try:
+        while True:
+            found.append(recent.popleft())
+    except IndexError:
+        return found
