@@ -42,6 +42,11 @@ class ContentSource:
         return cls(kinds, kind_of.astype(np.int32), index_factory)
 
     @property
+    def searched(self) -> Float32Array:
+        """float32 [m, d]: what the index is of."""
+        return self.kinds
+
+    @property
     def vectors(self) -> Float32Array:
         """float32 [i, d]."""
         return self.kinds[self.kind_of]
@@ -85,8 +90,11 @@ class ContentSource:
 
     @classmethod
     def load(cls, folder: Path, index_factory: IndexFactory) -> ContentSource:
-        kinds, kind_of = (np.load(folder / f"{part}.npy", allow_pickle=False) for part in ("kinds", "kind_of"))
-        return cls(kinds, kind_of, index_factory)
+        """Memory-mapped."""
+        kinds, kind_of = (
+            np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in ("kinds", "kind_of")
+        )
+        return cls(np.asarray(kinds), np.asarray(kind_of), index_factory)
 
 
 class _Likeness:

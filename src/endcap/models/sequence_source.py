@@ -63,7 +63,7 @@ class SequenceSource:
         a later model starts from (see `models.sequence_fit`), to be saved again; serving needs none of it."""
         try:
             tower = (folder / TOWER).read_bytes()
-            item_vectors = np.load(folder / ITEM_VECTORS, allow_pickle=False)
+            item_vectors = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="r", allow_pickle=False))
             settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise ArtifactError(
@@ -73,6 +73,11 @@ class SequenceSource:
             ) from error
         beside = _beside(folder) if with_weights else {}
         return cls(tower, item_vectors, index_factory(item_vectors), settings, beside)
+
+    @property
+    def searched(self) -> Float32Array:
+        """float32 [n_items, d]: what the index is of."""
+        return self.item_vectors
 
     def weigh(self, context: Context) -> SequenceEvidence:
         return self.weigh_many([context])[0]
