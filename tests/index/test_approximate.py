@@ -47,7 +47,7 @@ def test_it_finds_nearly_all_that_are_nearest(rows, index):
 
 
 def test_it_reads_few_of_the_rows(index):
-    assert 2 * index._read < index._lists.nlist / 4
+    assert index._read <= index._lists.nlist / 4
 
 
 def test_scores_are_the_rows_own(rows, index):

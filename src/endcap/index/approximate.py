@@ -77,7 +77,7 @@ class ApproximateIndex:
         read = self._read * max(1, -(-k // AT))
         if not k or 2 * read > self._lists.nlist:
             return self.exact.search_many(vectors, k)
-        near = self._lists.search(vectors, k, params=_faiss().SearchParametersIVF(nprobe=read))[1].astype(np.int32)
+        near = self._lists.search(vectors, k, params=_reading(read))[1].astype(np.int32)
         items, scores = np.empty((len(vectors), k), np.int32), np.empty((len(vectors), k), np.float32)
         for row, (vector, rows) in enumerate(zip(vectors, near, strict=True)):
             if rows[-1] < 0:  # the lists held fewer
@@ -138,6 +138,12 @@ class ApproximateIndex:
         queries = np.array(rows[:, 0], np.float32)
         queries[1::2] = rows[1::2].mean(axis=1)
         return queries
+
+
+@cache
+def _reading(lists: int) -> Any:
+    """FAISS's way of saying how many lists are read."""
+    return _faiss().SearchParametersIVF(nprobe=lists)
 
 
 @cache

@@ -27,6 +27,7 @@ REMOVE = EventType.REMOVE_FROM_CART.code
 Look = tuple[Int32Array, Float32Array]
 Gaze = Callable[[Context], Look]
 KEPT = 128  # looks that several sources share: as many as contexts are asked about together, and some
+EXPLAINED_BY = 20
 PARTS = ("starts", "columns", "values", "reached")
 
 
@@ -89,6 +90,7 @@ class NeighbourSource:
         the items with any neighbour, ascending."""
         self.name, self.gaze = name, gaze
         self._starts, self._columns, self._values, self._reached = starts, columns, values, reached
+        self._explained: tuple[Context, tuple[Int32Array, Int32Array, Float32Array, Int64Array]] | None = None
 
     @classmethod
     def of(cls, name: str, matrix: sparse.csr_array, gaze: str) -> NeighbourSource:
@@ -114,19 +116,28 @@ class NeighbourSource:
 
     def explain(self, context: Context, item: int) -> Reason | None:
         """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""
-        items, weights = GAZES[self.gaze](context)
-        hardest = np.argsort(-weights, kind="stable")[:20]
-        items, weights = items[hardest], weights[hardest]
-        entries, lengths = self._entries(items)
-        place = int(np.searchsorted(self._reached, item))
+        place = int(self._reached.searchsorted(item))
         if place == len(self._reached) or self._reached[place] != item:
             return None
-        hits = np.flatnonzero(self._columns[entries] == place)
+        items, columns, strengths, origins = self._hardest(context)
+        hits = (columns == place).nonzero()[0]
         if not len(hits):
             return None
-        origin = np.repeat(np.arange(len(items)), lengths)[hits]
-        strength = self._values[entries[hits]] * weights[origin]
-        return Reason(self.name, self.name, because=int(items[origin[np.argmax(strength)]]))
+        return Reason(self.name, self.name, because=int(items[origins[hits[strengths[hits].argmax()]]]))
+
+    def _hardest(self, context: Context) -> tuple[Int32Array, Int32Array, Float32Array, Int64Array]:
+        """The items looked at hardest, and of the entries of their rows the column, the strength and the row. Kept for
+        the last context: the items of one slate are explained one after the other."""
+        held = self._explained
+        if held is None or held[0] is not context:
+            items, weights = GAZES[self.gaze](context)
+            hardest = np.argsort(-weights, kind="stable")[:EXPLAINED_BY]
+            items, weights = items[hardest], weights[hardest]
+            entries, lengths = self._entries(items)
+            origins = np.repeat(np.arange(len(items)), lengths)
+            held = (context, (items, self._columns[entries], self._values[entries] * weights[origins], origins))
+            self._explained = held
+        return held[1]
 
     def save(self, folder: Path) -> None:
         for part in PARTS:

@@ -25,7 +25,7 @@ IndexFactory = Callable[[Float32Array], VectorIndex]
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 READ_AT_ONCE = 16
-FOLLOWED_CODES = np.array([kind.code for kind in FOLLOWED], dtype=np.int8)
+FOLLOWED_KINDS = np.array([kind in FOLLOWED for kind in EventType], np.bool_)  # by code
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -140,7 +140,7 @@ class SequenceEvidence:
 
 def followed_items(context: Context, max_len: int) -> Int32Array:
     """int32 [<= max_len]: the newest items viewed, clicked, put in the cart or bought, oldest first."""
-    return context.items[np.isin(context.kinds, FOLLOWED_CODES)][-max_len:]
+    return context.items[FOLLOWED_KINDS[context.kinds]][-max_len:]
 
 
 def _beside(folder: Path) -> dict[str, bytes]:
