@@ -98,7 +98,7 @@ class NeighbourSource:
         reached = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1])).astype(np.int32)
         if 2 * len(reached) > matrix.shape[1]:
             reached = np.arange(matrix.shape[1], dtype=np.int32)
-        columns = np.searchsorted(reached, matrix.indices).astype(np.int32)
+        columns = reached.searchsorted(matrix.indices).astype(np.int32)
         return cls(name, gaze, matrix.indptr.astype(np.int64), columns, matrix.data.astype(np.float32), reached)
 
     def weigh(self, context: Context) -> Evidence:
@@ -109,7 +109,7 @@ class NeighbourSource:
         entries, lengths = self._entries(items)
         if not len(entries):
             return SILENCE
-        values = self._values[entries] * np.repeat(weights, lengths)
+        values = self._values[entries] * weights.repeat(lengths)
         if len(self._reached) == len(self._starts) - 1:
             return summed(self._columns[entries], values, len(self._reached))
         return SparseEvidence(self._reached, np.bincount(self._columns[entries], values, len(self._reached)))
@@ -154,7 +154,7 @@ class NeighbourSource:
         """Where the rows of `items` lie in the matrix, end to end, and how long each row is."""
         starts = self._starts[items]
         lengths = self._starts[items + 1] - starts
-        offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
         return offsets + np.arange(int(lengths.sum())), lengths
 
 
@@ -169,5 +169,5 @@ def keep_strongest(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
     lengths = np.bincount(
         np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[kept], minlength=matrix.shape[0]
     )
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    starts = np.concatenate([[0], lengths.cumsum()])
     return sparse.csr_array((matrix.data[kept].astype(np.float32), matrix.indices[kept], starts), shape=matrix.shape)
