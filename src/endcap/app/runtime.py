@@ -25,6 +25,7 @@ from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.memory import LocalMemory, Memory
 from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from endcap.encoders.speech import Transcript
 
 CONFIG_FILE = "endcap.toml"
+REMEMBERED = 10_000  # answers by idempotency key, in a process
 STARTER = """# What differs from the defaults. Every key: docs/reference/configuration.md
 
 # [events.columns]          # our column = "theirs"
@@ -92,6 +94,7 @@ class Shop:
         self._serving = Serving(self.releases, store, config.slate)
         self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
+        self.memory: Memory = LocalMemory(REMEMBERED)
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:

@@ -59,4 +59,6 @@ class RedisLink:
         self.client.close()
 
     def _away(self, why: str) -> ServiceError:
-        return ServiceError(f"Redis is away: {why}.", where=self.where, next_step="See that it runs and can be reached.")
+        return ServiceError(
+            f"Redis is away: {why}.", where=self.where, next_step="See that it runs and can be reached."
+        )
