@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pytest
-
 from tests.servers import PostgresServer, RedisServer, missing_postgres, missing_redis
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.servers import PostgresServer
 
 from endcap.data.postgres_store import PostgresStore
 from endcap.data.sqlite_store import SqliteStore
 from endcap.testing import StoreConformance
-from tests.servers import PostgresServer
 
 
 class TestSqlite(StoreConformance):

@@ -149,6 +149,17 @@ def connect_reader(folder: Path) -> apsw.Connection:
     return connection
 
 
+def copy(source: apsw.Connection, folder: Path) -> None:
+    """Write the database of one moment into another folder; whoever writes to the source goes on writing."""
+    with translated(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing(apsw.Connection(str(folder / FILE))) as target:
+            with target.backup("main", source, "main") as backup:
+                backup.step(-1)
+        flush(folder / FILE)
+        flush(folder)
+
+
 def get_meta(connection: apsw.Connection, key: str, default: str) -> str:
     found: str | None = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).get
     return default if found is None else found

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,9 @@ from endcap.data import catalogue, log, postgres_catalogue, postgres_log
 from endcap.data.commits import GroupCommit
 from endcap.data.log import Rows
 from endcap.data.postgres import Connection, Database, get_meta, rollback
+from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, AppendedTable, Counts, Store
+from endcap.data.transfer import transfer
 
 # Below this many rows a table is inserted as live events are; above, it is copied in.
 COPY_MIN_ROWS = 2_000
@@ -106,7 +109,7 @@ class PostgresStore(Store):
     def counts(self) -> Counts:
         def read(connection: Connection) -> Counts:
             query = ", ".join(f"(SELECT count(*) FROM {name})" for name in ("events", "items", "users", "quarantine"))
-            row = connection.execute(f"SELECT {query}".encode()).fetchone()
+            row = connection.execute(f"SELECT {query}".encode()).fetchone()  # noqa: S608
             events, items, users, refused = row or (0, 0, 0, 0)
             return Counts(events, events, 0, items, users, refused)
 
@@ -138,7 +141,7 @@ class PostgresStore(Store):
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         query = "SELECT item_id, title FROM items WHERE item_id = ANY(%s)"
         rows = self.database.read(lambda connection: connection.execute(query, (list(item_ids),)).fetchall())
-        return {item_id: title for item_id, title in rows}
+        return dict(rows)
 
     def availability(self) -> list[tuple[str, str]]:
         query = "SELECT item_id, availability FROM items"
@@ -181,6 +184,10 @@ class PostgresStore(Store):
         query = "SELECT rule, count(*) FROM quarantine GROUP BY rule ORDER BY min(position)"
         rows = self.database.read(lambda connection: connection.execute(query).fetchall())
         return dict(Counter(dict(rows)).most_common())
+
+    def copy_to(self, folder: Path) -> None:
+        with SqliteStore.open(folder, create=True) as copied:
+            transfer(self, copied)
 
     def verify(self) -> list[str]:
         problems = []

@@ -14,7 +14,7 @@ import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ Job = Callable[[apsw.Connection], Any]
 
 
 class SqliteStore(Store):
-    """Use `SqliteStore.open` to write (one at a time) or `Store.open_reader`; close it, or use it as a context manager."""
+    """Use `SqliteStore.open` to write (one at a time) or `SqliteStore.open_reader`; close it, or use it in a `with`."""
 
     def __init__(self, folder: Path, lock: apsw.Connection | None, connection: apsw.Connection | None) -> None:
         self.folder = folder
@@ -238,6 +238,13 @@ class SqliteStore(Store):
 
     def quarantine_counts(self) -> dict[str, int]:
         return refused.counts(self.folder)
+
+    def copy_to(self, folder: Path) -> None:
+        with self._reading() as source:
+            database.copy(source, folder)
+        with database.translated(folder), closing(database.connect_reader(folder)) as copied:
+            self._files.copy_to(folder, list_segments(copied))
+        refused.copy_to(self.folder, folder)
 
     def verify(self) -> list[str]:
         with self._reading() as connection:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -192,6 +193,13 @@ class Store(ABC):
     @abstractmethod
     def quarantine_counts(self) -> dict[str, int]:
         """rule -> refused rows, the most frequent first."""
+
+    @abstractmethod
+    def copy_to(self, folder: Path) -> None:
+        """Write the store of one moment into an empty folder, as a SQLite store, while others go on writing.
+
+        Events keep their seqs. The time of it is bounded by the disk, the memory by a part of the log.
+        """
 
     @abstractmethod
     def verify(self) -> list[str]:

@@ -176,8 +176,9 @@ class StoreConformance:
                 seq = 0
                 while True:
                     last = done.is_set()
-                    for seq, event in reader.events_after(seq):  # noqa: B020
-                        seen.append(event.event_id)
+                    newest = reader.events_after(seq)
+                    seq = newest[-1][0] if newest else seq
+                    seen.extend(event.event_id for _, event in newest)
                     if last:
                         return
 
