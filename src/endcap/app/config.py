@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
+from endcap.data.open_store import StoreConfig
 from endcap.data.read import DataConfig
 from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
@@ -136,6 +137,7 @@ class Config(DataConfig):
     index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only
