@@ -8,7 +8,7 @@ from endcap.app.effects import DAY_MS, effects, hashes, wilson
 from endcap.core.errors import CallerError
 from endcap.core.slates import new_id, release_hash
 from endcap.core.types import Event, EventType, Placement
-from endcap.data.store import Store
+from endcap.data.sqlite_store import SqliteStore
 
 NOW_MS = 1_700_000_000_000
 ONE, TWO = release_hash("one"), release_hash("two")
@@ -16,7 +16,7 @@ ONE, TWO = release_hash("one"), release_hash("two")
 
 @pytest.fixture
 def store(tmp_path):
-    with Store.open(tmp_path / "store", create=True) as opened:
+    with SqliteStore.open(tmp_path / "store", create=True) as opened:
         yield opened
 
 
@@ -74,7 +74,7 @@ def test_bulk_loads_count_as_live_events_do(store):
     slate = new_id(Placement.HOME, ONE)
     store.append([act(EventType.IMPRESSION, slate), act(EventType.CLICK, slate)])
     table = store.events().collect().drop("seq")
-    with Store.open(store.folder.parent / "bulk", create=True) as bulk:
+    with SqliteStore.open(store.folder.parent / "bulk", create=True) as bulk:
         bulk.append_table(table)
         assert measured(bulk).effects == measured(store).effects
 

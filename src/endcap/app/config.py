@@ -18,11 +18,13 @@ from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
+from endcap.data.open_store import StoreConfig
 from endcap.data.read import DataConfig
 from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
 from endcap.encoders.speech import SpeechConfig
 from endcap.encoders.text import TextEncoderConfig
+from endcap.index.build import IndexConfig
 from endcap.models.buy_again import BuyAgainConfig
 from endcap.models.config import SequenceConfig
 from endcap.models.neighbour_fits import NeighbourConfig
@@ -133,9 +135,11 @@ class Config(DataConfig):
     fusion: FusionConfig = FusionConfig()
     ranker: RankerConfig = RankerConfig()
     judge: JudgeConfig = JudgeConfig()
+    index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
     log: LogConfig = LogConfig()
+    store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from endcap.app.config import Config
 from endcap.app.findings import Finding, ok, problem, warning
+from endcap.data.open_store import VARIABLE
 from endcap.encoders.speech import SpeechConfig
 
 TESTED_PYTHON = (3, 11)
@@ -91,7 +92,7 @@ def _wanted(config: Config) -> Iterator[tuple[str, tuple[str, ...], str, Callabl
 
 def store_url(config: Config) -> str:
     """Of Postgres; empty where the store is in the workspace."""
-    return os.environ.get("ENDCAP_STORE_URL") or str(getattr(getattr(config, "store", None), "url", ""))
+    return os.environ.get(VARIABLE) or config.store.url
 
 
 def state_url(config: Config) -> str:
@@ -123,10 +124,10 @@ def disk(folder: Path) -> Iterator[Finding]:
 
 def permissions(folder: Path) -> Iterator[Finding]:
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        with tempfile.TemporaryFile(dir=folder / "store"):
-            pass
+        for place in (folder, folder / "store"):  # a store on Postgres has no folder
+            if place.is_dir():
+                with tempfile.TemporaryFile(dir=place):
+                    pass
     except OSError as error:
         yield problem(
             "permissions",

@@ -25,6 +25,7 @@ from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.memory import LocalMemory, Memory
 from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
@@ -36,6 +37,7 @@ from endcap.core.types import Event, EventType, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
+from endcap.data.open_store import open_store
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from endcap.encoders.speech import Transcript
 
 CONFIG_FILE = "endcap.toml"
+REMEMBERED = 10_000  # answers by idempotency key, in a process
 STARTER = """# What differs from the defaults. Every key: docs/reference/configuration.md
 
 # [events.columns]          # our column = "theirs"
@@ -95,6 +98,7 @@ class Shop:
         self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
         self.watch: Watch | None = None
+        self.memory: Memory = LocalMemory(REMEMBERED)
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
@@ -105,7 +109,7 @@ class Shop:
         with database.translated(place):
             if not (place / CONFIG_FILE).exists():
                 (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
-        Store.open(place / "store", create=True).close()
+        open_store(place / "store", load_config(place / CONFIG_FILE).store, create=True).close()
         return place
 
     @staticmethod
@@ -139,7 +143,7 @@ class Shop:
         if not (place / CONFIG_FILE).exists():
             cls.init(place)
         config = load_config(place / CONFIG_FILE).seen_from(place)
-        store = Store.open_reader(place / "store") if read_only else Store.open(place / "store", create=True)
+        store = open_store(place / "store", config.store, create=not read_only, read_only=read_only)
         return cls(place, config, store, clock)
 
     def __enter__(self) -> Self:

@@ -43,7 +43,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
         budget_ms=asked.budget_ms,
         locale=asked.locale,
     )
-    return await in_turn(request, lambda: encoded(shop.answer(query)))
+    return await in_turn(request, shop, lambda: encoded(shop.answer(query)))
 
 
 @router.post(
@@ -55,7 +55,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
 async def recommend_query(request: Request, shop: ShopDep) -> Response:
     """As the GET route, with lists of any ids, acts that are not recorded, and a moment of one's own."""
     query = _query(await body(request, RecommendIn), shop)
-    return await in_turn(request, lambda: encoded(shop.answer(query)))
+    return await in_turn(request, shop, lambda: encoded(shop.answer(query)), await request.body())
 
 
 @router.get(
@@ -67,7 +67,7 @@ async def recommend_query(request: Request, shop: ShopDep) -> Response:
 async def similar(request: Request, shop: ShopDep, item_id: str) -> Response:
     """What goes with an item, for no shopper in particular. 404 for an item that the release does not know."""
     asked = parameters(request, SimilarParams)
-    return await in_turn(request, lambda: encoded(shop.similar(item_id, asked.n, asked.locale)))
+    return await in_turn(request, shop, lambda: encoded(shop.similar(item_id, asked.n, asked.locale)))
 
 
 def _query(asked: RecommendIn, shop: Shop) -> Query:
