@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.redis_server import MISSING, RedisServer
 
 from endcap.app.memory import LocalMemory, Memory, SharedMemory
 from endcap.core.errors import CallerError, ServiceError
 from endcap.data.redis_link import RedisLink
+from tests.redis_server import MISSING, RedisServer
 
 
 @pytest.fixture(scope="module")
