@@ -43,7 +43,11 @@ def packages(installed: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """The packages that a server needs, against what Endcap asks for and what it was tested with. installed: name ->
     version; None: those of this Python."""
     tested, wrong, untested = _tested(), [], []
-    floors = _floors()
+    try:
+        floors = _floors()
+    except importlib.metadata.PackageNotFoundError:
+        yield warning("packages", "Endcap runs from a folder and is not installed.", "pip install -e . in its folder")
+        return
     for name, floor in floors.items():
         version = _version(name) if installed is None else installed.get(name)
         if version is None:

@@ -81,7 +81,7 @@ class JsonLines(logging.Formatter):
         request_id = _request_id(record)
         if request_id:
             said["request_id"] = request_id
-        said |= getattr(record, FIELDS, {})
+        said |= _fields(record)
         faults = _faults(self, record)
         if faults:
             said["exception"] = "\n".join(faults)
@@ -93,8 +93,12 @@ class JsonLines(logging.Formatter):
 
 
 def _request_id(record: logging.LogRecord) -> str:
-    given: dict[str, Any] = getattr(record, FIELDS, {})
-    return str(given.get("request_id", "")) or CURRENT_REQUEST.get()
+    return str(_fields(record).get("request_id", "")) or CURRENT_REQUEST.get()
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    given = getattr(record, FIELDS, None)
+    return given if isinstance(given, dict) else {}
 
 
 def _faults(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:

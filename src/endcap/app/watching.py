@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from endcap.app.runtime import Shop
     from endcap.monitor.instruments import Instruments
-    from endcap.monitor.recorder import Recorder, Standing
+    from endcap.monitor.recorder import Standing
 
 LOG = logging.getLogger(__name__)
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -45,29 +45,34 @@ def instruments(registry: CollectorRegistry) -> Instruments:
     return Instruments(registry)
 
 
-def recorder(instruments: Instruments, shop: Shop) -> Recorder:
-    """A `Watch` that keeps count for Prometheus, under the name of the workspace's folder."""
-    from endcap.monitor.recorder import Recorder
+class Watched:
+    """A shop that tells what it does, under the name of its workspace's folder, until the end."""
 
-    return Recorder(instruments, shop.folder.resolve().name)
+    def __init__(self, instruments: Instruments, shop: Shop) -> None:
+        from endcap.monitor.recorder import Recorder
 
+        self._shop, self._recorder = shop, Recorder(instruments, shop.folder.resolve().name)
+        shop.watch = self._recorder
 
-def look(shop: Shop, recorder: Recorder) -> None:
-    """Tell the recorder how the shop stands now. Never raises: what cannot be read is left out, as it is asked when
-    things are broken."""
-    from endcap.monitor.recorder import Standing
+    def look(self) -> None:
+        """Take down how the shop stands now. Never raises: what cannot be read is left out, as it is asked when things
+        are broken."""
+        from endcap.monitor.recorder import Standing
 
-    commits = shop.store.commits
-    written = Standing(
-        commits=_taken(commits.counts.recent) if commits else (),
-        failed_commits=commits.counts.failed if commits else 0,
-        waiting=commits.waiting if commits else 0,
-    )
-    try:
-        recorder.stand(_standing(shop, written))
-    except Exception as error:  # asked when things are broken, as health is
-        LOG.debug("The shop cannot be looked at: %s", error)
-        recorder.stand(written)
+        commits = self._shop.store.commits
+        written = Standing(
+            commits=_taken(commits.counts.recent) if commits else (),
+            failed_commits=commits.counts.failed if commits else 0,
+            waiting=commits.waiting if commits else 0,
+        )
+        try:
+            self._recorder.stand(_standing(self._shop, written))
+        except Exception as error:  # asked when things are broken, as health is
+            LOG.debug("The shop cannot be looked at: %s", error)
+            self._recorder.stand(written)
+
+    def end(self) -> None:
+        self._shop.watch = None
 
 
 def _standing(shop: Shop, written: Standing) -> Standing:

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from prometheus_client import (
@@ -34,11 +33,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endcap import __version__
 from endcap.app.runtime import Shop
-from endcap.app.watching import SHARED, instruments, look, recorder
+from endcap.app.watching import SHARED, Watched, instruments
 from endcap.web.decoding import no_parameters
-
-if TYPE_CHECKING:
-    from endcap.app.watching import Recorder
 
 router = APIRouter(tags=["health"])
 REQUEST_S = (
@@ -58,7 +54,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._instruments = instruments(self.registry)
-        self._watched: list[tuple[Shop, Recorder]] = []
+        self._watched: list[Watched] = []
         labels = ("route", "method", "status")
         self._requests = Histogram(
             "endcap_http_request_seconds", "Time of a request.", labels, buckets=REQUEST_S, registry=self.registry
@@ -104,17 +100,16 @@ class Metrics:
 
     def watch(self, shop: Shop) -> None:
         """From now on the shop tells what it does."""
-        shop.watch = made = recorder(self._instruments, shop)
-        self._watched.append((shop, made))
+        self._watched.append(Watched(self._instruments, shop))
 
     def unwatch(self) -> None:
-        for shop, _ in self._watched:
-            shop.watch = None
+        for watched in self._watched:
+            watched.end()
         self._watched.clear()
 
     def bring_up_to_date(self) -> None:
-        for shop, told in list(self._watched):
-            look(shop, told)
+        for watched in list(self._watched):
+            watched.look()
         if self._shared is not None:
             self._shared.stand()
 
