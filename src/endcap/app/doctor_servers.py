@@ -117,7 +117,8 @@ def _get(url: str, path: str) -> tuple[int, dict[str, Any]]:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CallerError("This is no URL of a server.", where="--url", next_step="Give http://127.0.0.1:8765, say.")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    secure = parts.scheme == "https"
+    kind: type[http.client.HTTPConnection] = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", parts.path.rstrip("/") + path)

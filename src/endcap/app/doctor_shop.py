@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -141,7 +140,7 @@ def _holder(path: Path) -> int | None:
         return None
     for line in lines:
         parts = line.replace("->", " ").split()
-        if len(parts) >= 6 and parts[5].rpartition(":")[2] == str(inode) and int(parts[4]) not in (0, os.getpid()):
+        if len(parts) >= 6 and parts[5].rpartition(":")[2] == str(inode) and int(parts[4]) > 0:
             return int(parts[4])
     return None
 

@@ -162,7 +162,8 @@ def _slates(ours: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
 def _effect(row: dict[str, int | str], items: pl.DataFrame, money: pl.DataFrame) -> Effect:
     placement, release = str(row["placement"]), str(row["release"])
     here = (pl.col("placement") == placement) & (pl.col("release") == release)
-    counted = dict(items.filter(here).select("kind", "len").iter_rows())
+    counted = {str(kind): int(n) for kind, n in items.filter(here).select("kind", "len").iter_rows()}
+    earned = {str(currency): float(much) for currency, much in money.filter(here).select("currency", "revenue").rows()}
     shown, clicked, carted, bought, unseen = (int(row[k]) for k in ("shown", "clicked", "carted", "bought", "unseen"))
     return Effect(
         placement=placement,
@@ -177,5 +178,5 @@ def _effect(row: dict[str, int | str], items: pl.DataFrame, money: pl.DataFrame)
         items_clicked=counted.get("clicked", 0),
         items_carted=counted.get("carted", 0),
         items_bought=counted.get("bought", 0),
-        revenue=dict(sorted(money.filter(here).select("currency", "revenue").iter_rows())),
+        revenue=dict(sorted(earned.items())),
     )

@@ -78,8 +78,9 @@ class Metrics:
         self._by_kind: dict[str, Counter] = {}
         self._shared = _Workers(self.registry) if SHARED in os.environ else None
         if self._shared is None:
-            for collector in (ProcessCollector, PlatformCollector, GCCollector):
-                collector(registry=self.registry)
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """status: 0 where the connection went before there was one."""
@@ -215,7 +216,7 @@ class _Workers:
         for file in self._folder.glob("gauge_live*_*.db"):
             pid = file.stem.rpartition("_")[2]
             if not Path("/proc", pid).exists():
-                mark_process_dead(pid, str(self._folder))
+                mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self._folder))
+        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
         return registry
