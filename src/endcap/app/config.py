@@ -109,6 +109,21 @@ class JudgeConfig(Section):
 class ServeConfig(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8765, ge=1, le=65535, description="Port to listen on.")
+    workers: int = Field(1, ge=1, description="Processes that answer. More than one needs the store on Postgres.")
+
+
+class StateConfig(Section):
+    url: str = Field(
+        "",
+        description="Where shoppers' state is kept while the server runs. Empty: in each process. "
+        "`redis://HOST:6379/0`: on Redis, for all workers. The variable `ENDCAP_STATE_URL` goes before it.",
+    )
+    prefix: str = Field(
+        "",
+        description="What the keys on Redis begin with; one for each shop. Empty: the workspace's name and a key of "
+        "its path. Workers that see the workspace under different paths need the same one here.",
+    )
+    timeout_ms: int = Field(250, ge=1, description="Longest wait for Redis; then an answer does without it.")
 
 
 class Config(DataConfig):
@@ -131,6 +146,7 @@ class Config(DataConfig):
     judge: JudgeConfig = JudgeConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    state: StateConfig = StateConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only

@@ -28,6 +28,7 @@ from endcap.app.ingest import Ingested, Progress, ingest, silent
 from endcap.app.queries import MAX_QUERY, checked
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
+from endcap.app.state import State
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
@@ -74,7 +75,8 @@ class UserView:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ready: a release is loaded and events can be recorded. last_seq: the newest event in the log."""
+    """ready: a release is loaded and answers. last_seq: the newest event in the log. degraded: what it answers
+    without. problem: why it is not ready, or what is wrong."""
 
     ready: bool
     release: str | None = None
@@ -82,6 +84,7 @@ class Health:
     users: int = 0
     last_seq: int = 0
     problem: str = ""
+    degraded: tuple[str, ...] = ()
 
 
 class Shop:
@@ -90,7 +93,9 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
-        self._serving = Serving(self.releases, store, config.slate)
+        self._state = State(config.state, folder)
+        self.memory = self._state.memory
+        self._serving = Serving(self.releases, store, config.slate, self._state.states)
         self._ear = Ear(config.speech)
 
     @classmethod
@@ -146,7 +151,13 @@ class Shop:
         self.close()
 
     def close(self) -> None:
+        self._state.close()
         self.store.close()
+
+    @property
+    def takes_many_writers(self) -> bool:
+        """Whether several processes may record side by side."""
+        return False
 
     def ingest(
         self,
@@ -207,11 +218,14 @@ class Shop:
             raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
         self.releases.publish(chosen)
+        self._serving.take_up()
         return chosen
 
     def rollback(self) -> str:
         """Go back to the release published before."""
-        return self.releases.rollback()
+        back = self.releases.rollback()
+        self._serving.take_up()
+        return back
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """What training measured for a release (default: the published one)."""
@@ -241,9 +255,9 @@ class Shop:
         """A slate for a query."""
         query = checked(query)
         now_ms = self.clock() if query.now_ms is None else query.now_ms
-        release, known = self._serving.context(query, now_ms)
+        release, known, away = self._serving.context(query, now_ms)
         items, degraded = release.pipeline.answer(query, known)
-        return Slate(f"r-{uuid.uuid4().hex}", release.id, query.placement, items, degraded)
+        return Slate(f"r-{uuid.uuid4().hex}", release.id, query.placement, items, (*away, *degraded))
 
     def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.
@@ -261,7 +275,7 @@ class Shop:
     ) -> Slate:
         query = checked(_asked(user, n, rest, placement=Placement.SEARCH))
         now_ms = self.clock() if query.now_ms is None else query.now_ms
-        release, known = self._serving.context(query, now_ms)
+        release, known, away = self._serving.context(query, now_ms)
         found = find(release.searcher, query, known)
         items = tuple(
             Recommendation(
@@ -272,7 +286,7 @@ class Shop:
             )
             for item, score, ways in zip(found.items, found.scores, found.ways, strict=True)
         )
-        return Slate(f"s-{uuid.uuid4().hex}", release.id, query.placement, items, found.degraded)
+        return Slate(f"s-{uuid.uuid4().hex}", release.id, query.placement, items, (*away, *found.degraded))
 
     def search_spoken(self, clip: bytes, user: str | None = None, n: int = 10, **rest: Any) -> tuple[Slate, Transcript]:
         """As `search`, for words that were spoken: a sound file's bytes. Needs the extra `speech`.
@@ -310,13 +324,13 @@ class Shop:
 
     def user(self, user_id: str) -> UserView:
         """What is known of a shopper. NotFoundError for a stranger."""
-        release, states = self._serving.current()
+        release, seen, _ = self._serving.known(user_id)
         attributes = self.store.user(user_id)
-        if attributes is None and not states.knows(user_id):
+        if attributes is None and not seen.is_known:
             raise NotFoundError(
                 f"There is no user {user_id!r}.", where="user_id", next_step="Record an event of theirs."
             )
-        known = context(states.history(user_id), self.clock(), Placement.HOME)
+        known = context(seen.history, self.clock(), Placement.HOME)
         ids = release.fitted.table.ids.ids
         favourites = known.bought[np.lexsort((known.bought, -known.bought_n))][:10]
         return UserView(
@@ -331,17 +345,16 @@ class Shop:
 
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """What a shopper reads for each item; its id where there is nothing else."""
-        known = self.store.titles(item_ids)
+        known = self._serving.titles(item_ids)
         return {item_id: known.get(item_id) or item_id for item_id in item_ids}
 
     def health(self) -> Health:
         """Never raises: what is wrong is in `problem`."""
         try:
-            release, _ = self._serving.current()
-            last_seq = self.store.last_seq()
+            release, last_seq, degraded, problem = self._serving.standing()
         except Exception as error:  # health is asked when things are broken, and has to say so
             return Health(ready=False, problem=str(error))
-        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq)
+        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq, problem, degraded)
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"

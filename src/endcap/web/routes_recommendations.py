@@ -26,6 +26,7 @@ async def recommend(shop: ShopDep, asked: Annotated[RecommendParams, Query()]) -
     """
     query = types.Query(
         user_id=asked.user_id or None,
+        session_id=asked.session_id or None,
         placement=asked.placement,
         n=asked.n,
         item_id=asked.item_id or None,
@@ -60,6 +61,7 @@ async def recommend_query(shop: ShopDep, asked: RecommendIn) -> SlateAnswer:
     )
     query = types.Query(
         user_id=asked.user_id or None,
+        session_id=asked.session_id or None,
         placement=asked.placement,
         n=asked.n,
         now_ms=asked.now_ms,

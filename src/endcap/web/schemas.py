@@ -31,7 +31,7 @@ class Line(BaseModel):
 
 
 class EventIn(BaseModel):
-    """One act of a shopper on one item, on several (`items`), or a search."""
+    """One act of a shopper on one item, on several (`items`), a search, or a login to a session."""
 
     model_config = _wire(
         {"event_id": "e-1", "event_type": "add_to_cart", "user_id": "42", "item_id": "1082185"},
@@ -45,11 +45,11 @@ class EventIn(BaseModel):
         },
     )
     event_type: EventType
-    user_id: Id = Field(description="The shopper, or an anonymous visitor's id.")
+    user_id: Id | None = Field(None, description="The shopper. Missing: whoever the session belongs to.")
     event_id: str = Field("", max_length=256, description="Makes sending it again harmless. Empty: one is made up.")
     ts_ms: int | None = Field(None, description="When, UTC milliseconds. Missing: now.")
     session_id: Label | None = Field(None, description="The visit; for purchases the order.")
-    item_id: Id | None = Field(None, description="The item; missing for searches and where `items` is given.")
+    item_id: Id | None = Field(None, description="The item; missing for searches, logins and where `items` is given.")
     items: list[Line] = Field([], max_length=1000, description="Several items: recorded as one event for each.")
     quantity: float | None = Field(None, gt=0, description="Units.")
     price: float | None = Field(None, ge=0, description="Per unit, in `currency`.")
@@ -79,7 +79,9 @@ class EventsAnswer(BaseModel):
         {
             "accepted": ["e-1"],
             "duplicates": ["e-0"],
-            "rejected": [{"position": 2, "reason": "user_id: Field required."}],
+            "rejected": [
+                {"position": 2, "reason": "user_id: Neither user_id nor session_id is given. Send one of them."}
+            ],
         }
     )
     accepted: list[str]
@@ -110,6 +112,7 @@ class RecommendBase(BaseModel):
     """What both ways of asking have in common."""
 
     user_id: Label | None = Field(None, description="The shopper; a stranger without one.")
+    session_id: Label | None = Field(None, description="Without `user_id`: the visit whose shopper is meant.")
     placement: Placement = Field(Placement.HOME, description="Where the slate is shown.")
     n: int = Field(10, description="How many items, 1 to 500.")
     item_id: Label | None = Field(None, description="The item looked at; the placement `item` needs it.")
@@ -239,11 +242,12 @@ class LiveAnswer(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """Whether a release is loaded and events can be recorded."""
+    """Whether a release is loaded and answers, and what it answers without."""
 
     ready: bool
     release: str | None = Field(description="The release that answers.")
     items: int
     users: int = Field(description="Shoppers in the release.")
     last_seq: int = Field(description="Number of the newest event in the log.")
-    problem: str = Field(description="Why not, where it is not ready.")
+    problem: str = Field(description="Why it is not ready, or what is wrong.")
+    degraded: list[str] = Field(description="What answers do without now: release, event_log, online_state.")
