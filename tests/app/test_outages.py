@@ -12,11 +12,11 @@ from threading import Event as Flag
 from threading import Thread
 
 import pytest
+from tests.servers import PostgresServer, RedisServer, missing_postgres, missing_redis
 
 from endcap.app.runtime import Shop
 from endcap.core.errors import ServiceError, TooManyError
 from endcap.core.types import Event, EventType
-from tests.servers import PostgresServer, RedisServer, missing_postgres, missing_redis
 
 AWAY_S = 1.0
 
@@ -42,7 +42,7 @@ def grown(trained, tmp_path, planted, servers, schema, monkeypatch):
 
 
 class Driver:
-    """Records views of one shopper one after the other, each until it is acknowledged, and asks for slates beside it."""
+    """Records views of one shopper, each until it is acknowledged, and asks for slates beside it."""
 
     def __init__(self, shop: Shop, item: str, now_ms: int) -> None:
         self.shop, self.item, self.now_ms = shop, item, now_ms

@@ -7,6 +7,7 @@ import time
 from threading import Event as Flag
 
 import pytest
+from tests.servers import RedisServer, missing_redis
 
 from endcap.app import serving
 from endcap.app.runtime import Shop
@@ -14,7 +15,6 @@ from endcap.core.artifacts import POINTER, ReleaseStore
 from endcap.core.breaker import Breaker
 from endcap.core.errors import ServiceError
 from endcap.core.types import Event, EventType, Query, session_user
-from tests.servers import RedisServer, missing_redis
 
 VIEW, LOGIN = EventType.VIEW, EventType.LOGIN
 

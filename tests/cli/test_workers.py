@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.servers import PostgresServer, RedisServer
 
 from endcap.app.runtime import Shop
-from tests.servers import PostgresServer, RedisServer
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 ITEM = "dairy-000"

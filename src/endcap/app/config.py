@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
+from endcap.data.open_store import StoreConfig
 from endcap.data.read import DataConfig
 from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
@@ -147,6 +148,7 @@ class Config(DataConfig):
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
     state: StateConfig = StateConfig()
+    store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only
@@ -200,7 +202,7 @@ def described(config: type[BaseModel], head: list[str]) -> str:
     if top:
         lines += [*TABLE, *top, ""]
     for name, section in sections:
-        rows = [_row(key, entry) for key, entry in section.model_fields.items()]
+        rows = [_row(entry.alias or key, entry) for key, entry in section.model_fields.items()]
         lines += [f"## `[{name}]`", "", *TABLE, *rows, ""]
     return "\n".join(lines)
 

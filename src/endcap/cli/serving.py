@@ -22,7 +22,7 @@ def serve(
     ] = None,
     shop: ShopOption = HERE,
 ) -> None:
-    """Answer over HTTP until Ctrl-C. On SQLite one process records at a time: a second `serve` or `ingest` is refused."""
+    """Answer over HTTP until Ctrl-C. On SQLite one process records: a second `serve` or `ingest` is refused."""
     # Requests run side by side already; threads inside one answer would only get in each other's way.
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
