@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.servers import RedisServer, missing_redis
 
 from endcap.app.memory import LocalMemory, Memory, SharedMemory
 from endcap.core.errors import CallerError, ServiceError
 from endcap.data.redis_link import RedisLink
-from tests.redis_server import MISSING, RedisServer
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory) -> Iterator[RedisServer]:
-    if MISSING:
-        pytest.skip(MISSING)
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+def redis() -> Iterator[RedisServer]:
+    if reason := missing_redis():
+        pytest.skip(reason)
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(params=["local", "shared"])
@@ -76,10 +74,10 @@ def test_a_shared_value_has_an_end_and_a_prefix(redis):
     link.close()
 
 
-def test_redis_that_is_away_is_a_sentence_and_heals(tmp_path):
-    if MISSING:
-        pytest.skip(MISSING)
-    server = RedisServer(tmp_path)
+def test_redis_that_is_away_is_a_sentence_and_heals():
+    if reason := missing_redis():
+        pytest.skip(reason)
+    server = RedisServer()
     server.start()
     link = RedisLink(server.url, retry_s=0.0)
     memory = SharedMemory(link, "shop")
@@ -90,7 +88,7 @@ def test_redis_that_is_away_is_a_sentence_and_heals(tmp_path):
             memory.recall("k")
     server.start()
     assert memory.remember("k", b"two", 60) == b"two"
-    server.stop()
+    server.kill()
     link.close()
 
 

@@ -115,6 +115,21 @@ class ServeConfig(Section):
     budget_ms: float = Field(
         500.0, ge=0, description="Time that an answer may take; stages that do not fit give way. 0: any."
     )
+    workers: int = Field(1, ge=1, description="Processes that answer. More than one needs the store on Postgres.")
+
+
+class StateConfig(Section):
+    url: str = Field(
+        "",
+        description="Where shoppers' state is kept while the server runs. Empty: in each process. "
+        "`redis://HOST:6379/0`: on Redis, for all workers. The variable `ENDCAP_STATE_URL` goes before it.",
+    )
+    prefix: str = Field(
+        "",
+        description="What the keys on Redis begin with; one for each shop. Empty: the workspace's name and a key of "
+        "its path. Workers that see the workspace under different paths need the same one here.",
+    )
+    timeout_ms: int = Field(250, ge=1, description="Longest wait for Redis; then an answer does without it.")
 
 
 class Config(DataConfig):
@@ -139,6 +154,7 @@ class Config(DataConfig):
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
     log: LogConfig = LogConfig()
+    state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:

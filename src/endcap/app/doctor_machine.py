@@ -15,6 +15,7 @@ from pathlib import Path
 
 from endcap.app.config import Config
 from endcap.app.findings import Finding, ok, problem, warning
+from endcap.app.state import URL_VARIABLE
 from endcap.data.open_store import VARIABLE
 from endcap.encoders.speech import SpeechConfig
 
@@ -101,7 +102,7 @@ def store_url(config: Config) -> str:
 
 def state_url(config: Config) -> str:
     """Of Redis; empty where each process keeps the state itself."""
-    return os.environ.get("ENDCAP_STATE_URL") or str(getattr(getattr(config, "state", None), "url", ""))
+    return os.environ.get(URL_VARIABLE, config.state.url)
 
 
 def disk(folder: Path) -> Iterator[Finding]:

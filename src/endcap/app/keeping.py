@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
+
 from endcap import __version__
 from endcap.app.config import load_config
 from endcap.app.runtime import CONFIG_FILE, Shop

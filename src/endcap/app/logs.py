@@ -32,17 +32,22 @@ class LogConfig(Section):
     )
 
 
-@contextmanager
-def configured(config: LogConfig, stream: TextIO | None = None) -> Iterator[None]:
-    """Logging as the section says, for as long as it lasts; what was before comes back. stream: None is stderr."""
+def configure(config: LogConfig, stream: TextIO | None = None) -> None:
+    """Logging as the section says, from now on. stream: None is the standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if config.format == "json" else TextLines())
     root = logging.getLogger()
-    level, handlers = root.level, root.handlers
-    root.handlers, ours = [handler], logging.getLogger("endcap")
-    was = ours.level
+    root.handlers = [handler]
     root.setLevel(max(logging.INFO, _number(config.level)))  # what libraries have to tell of their insides is left out
-    ours.setLevel(_number(config.level))
+    logging.getLogger("endcap").setLevel(_number(config.level))
+
+
+@contextmanager
+def configured(config: LogConfig, stream: TextIO | None = None) -> Iterator[None]:
+    """Logging as the section says, for as long as it lasts; what was before comes back."""
+    root, ours = logging.getLogger(), logging.getLogger("endcap")
+    level, handlers, was = root.level, root.handlers, ours.level
+    configure(config, stream)
     try:
         yield
     finally:

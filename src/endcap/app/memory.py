@@ -29,7 +29,7 @@ class Memory(Protocol):
 class LocalMemory:
     """In this process. Holds at most `capacity` values; the one used longest ago goes first."""
 
-    def __init__(self, capacity: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, capacity: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity, self._clock = capacity, clock
         self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._lock = Lock()

@@ -25,10 +25,10 @@ from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
-from endcap.app.memory import LocalMemory, Memory
 from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
+from endcap.app.state import State
 from endcap.app.watching import Watch
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
@@ -38,6 +38,7 @@ from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
 from endcap.data.open_store import open_store
+from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from endcap.encoders.speech import Transcript
 
 CONFIG_FILE = "endcap.toml"
-REMEMBERED = 10_000  # answers by idempotency key, in a process
 STARTER = """# What differs from the defaults. Every key: docs/reference/configuration.md
 
 # [events.columns]          # our column = "theirs"
@@ -78,7 +78,8 @@ class UserView:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ready: a release is loaded and events can be recorded. last_seq: the newest event in the log."""
+    """ready: a release is loaded and answers. last_seq: the newest event in the log. degraded: what it answers
+    without. problem: why it is not ready, or what is wrong."""
 
     ready: bool
     release: str | None = None
@@ -86,6 +87,7 @@ class Health:
     users: int = 0
     last_seq: int = 0
     problem: str = ""
+    degraded: tuple[str, ...] = ()
 
 
 class Shop:
@@ -94,11 +96,12 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
-        self._serving = Serving(self.releases, store, config.slate)
+        self._state = State(config.state, folder)
+        self.memory = self._state.memory
+        self._serving = Serving(self.releases, store, config.slate, self._state.states)
         self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
         self.watch: Watch | None = None
-        self.memory: Memory = LocalMemory(REMEMBERED)
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
@@ -153,7 +156,13 @@ class Shop:
         self.close()
 
     def close(self) -> None:
+        self._state.close()
         self.store.close()
+
+    @property
+    def takes_many_writers(self) -> bool:
+        """Whether several processes may record side by side."""
+        return not isinstance(self.store, SqliteStore)
 
     def ingest(
         self,
@@ -214,11 +223,14 @@ class Shop:
             raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
         self.releases.publish(chosen)
+        self._serving.take_up()
         return chosen
 
     def rollback(self) -> str:
         """Go back to the release published before."""
-        return self.releases.rollback()
+        back = self.releases.rollback()
+        self._serving.take_up()
+        return back
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """What training measured for a release (default: the published one)."""
@@ -296,13 +308,13 @@ class Shop:
 
     def user(self, user_id: str) -> UserView:
         """What is known of a shopper. NotFoundError for a stranger."""
-        release, states = self._serving.current()
+        release, seen, _ = self._serving.known(user_id)
         attributes = self.store.user(user_id)
-        if attributes is None and not states.knows(user_id):
+        if attributes is None and not seen.is_known:
             raise NotFoundError(
                 f"There is no user {user_id!r}.", where="user_id", next_step="Record an event of theirs."
             )
-        known = context(states.history(user_id), self.clock(), Placement.HOME)
+        known = context(seen.history, self.clock(), Placement.HOME)
         ids = release.fitted.table.ids.ids
         favourites = known.bought[np.lexsort((known.bought, -known.bought_n))][:10]
         return UserView(
@@ -317,17 +329,16 @@ class Shop:
 
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """What a shopper reads for each item; its id where there is nothing else."""
-        known = self.store.titles(item_ids)
+        known = self._serving.titles(item_ids)
         return {item_id: known.get(item_id) or item_id for item_id in item_ids}
 
     def health(self) -> Health:
         """Never raises: what is wrong is in `problem`."""
         try:
-            release, _ = self._serving.current()
-            last_seq = self.store.last_seq()
+            release, last_seq, degraded, problem = self._serving.standing()
         except Exception as error:  # health is asked when things are broken, and has to say so
             return Health(ready=False, problem=str(error))
-        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq)
+        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq, problem, degraded)
 
     def held(self) -> tuple[Release, int] | None:
         """The release that is loaded and the newest seq its answers know of, as they are; None before the first."""

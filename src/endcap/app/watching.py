@@ -15,6 +15,7 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
+from endcap.core.errors import EndcapError
 from endcap.core.types import Event, Slate
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class Watched:
 
 def _standing(shop: Shop, written: Standing) -> Standing:
     """With what the release and the log say."""
-    held = shop.held()
+    held, last_seq = shop.held(), _last_seq(shop)
     now = replace(
         written,
-        last_seq=shop.store.last_seq(),
+        last_seq=last_seq or 0,
         known=tuple(path.parent.name for path in shop.releases.root.glob("*/manifest.json")),
     )
     if held is None:
@@ -88,13 +89,21 @@ def _standing(shop: Shop, written: Standing) -> Standing:
     release, folded = held
     return replace(
         now,
-        ready=shop.store.commits is not None,
+        ready=shop.store.commits is not None and last_seq is not None,
         release=release.id,
         created_ms=release.manifest.created_ms,
         items=len(release.fitted.table),
         users=len(release.histories),
         folded_seq=folded,
     )
+
+
+def _last_seq(shop: Shop) -> int | None:
+    """None while the log is away."""
+    try:
+        return shop.store.last_seq()
+    except EndcapError:
+        return None
 
 
 @contextmanager

@@ -54,6 +54,7 @@ class GroupCommit(Generic[W]):
         self._transact, self._where = transact, where
         self._queue: queue.Queue[tuple[W, Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
         self._closing = False
+        self.done = 0  # transactions that ended, whichever way; grows before anyone in them is told
         self.counts = CommitCounts()
         self._thread = threading.Thread(target=self._serve, name="endcap-store-writer", daemon=True)
         self._thread.start()
@@ -126,10 +127,12 @@ class GroupCommit(Generic[W]):
         try:
             results = self._transact([work for work, _ in group])
         except BaseException as error:
+            self.done += 1
             self.counts.failed += 1
             for _, future in group:
                 future.set_exception(error)
             return isinstance(error, Exception)
+        self.done += 1
         self.counts.committed(time.perf_counter() - started, len(group))
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)

@@ -67,6 +67,13 @@ def last_seq(connection: Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
+def position(connection: Connection) -> tuple[int, int]:
+    """last_seq and the catalogue's version, by one question."""
+    query = f"SELECT ({_LAST}), (SELECT value FROM meta WHERE key = 'items_version')"  # noqa: S608
+    row = connection.execute(query.encode()).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1] or 0))
+
+
 def insert(connection: Connection, schema: str, rows: Rows) -> dict[str, int]:
     """Begins a transaction and inserts what is new: event_id -> seq of it. The caller commits.
 

@@ -110,10 +110,13 @@ class PostgresStore(Store):
     def last_seq(self) -> int:
         return self.database.read(postgres_log.last_seq)
 
+    def position(self) -> tuple[int, int]:
+        return self.database.read(postgres_log.position)
+
     def counts(self) -> Counts:
         def read(connection: Connection) -> Counts:
             query = ", ".join(f"(SELECT count(*) FROM {name})" for name in ("events", "items", "users", "quarantine"))
-            row = connection.execute(f"SELECT {query}".encode()).fetchone()  # noqa: S608
+            row = connection.execute(f"SELECT {query}".encode()).fetchone()
             events, items, users, refused = row or (0, 0, 0, 0)
             return Counts(events, events, 0, items, users, refused)
 

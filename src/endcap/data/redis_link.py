@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class RedisAwayError(ServiceError):
+    """Redis did not answer in time; what is kept there cannot be had now."""
+
+
 class RedisLink:
     """A pool of connections, shared by threads; connects when it is first used.
 
@@ -44,7 +48,7 @@ class RedisLink:
         self.where = f"Redis at {told.get('host') or told.get('path')}"
 
     def ask(self, question: Callable[[Redis], T]) -> T:
-        """What the question answers. ServiceError where Redis does not, at once while it is known to be away."""
+        """What the question answers. RedisAwayError where Redis does not, at once while it is known to be away."""
         if not self.breaker.allows():
             raise self._away("It did not answer a moment ago")
         try:
@@ -58,7 +62,7 @@ class RedisLink:
     def close(self) -> None:
         self.client.close()
 
-    def _away(self, why: str) -> ServiceError:
-        return ServiceError(
+    def _away(self, why: str) -> RedisAwayError:
+        return RedisAwayError(
             f"Redis is away: {why}.", where=self.where, next_step="See that it runs and can be reached."
         )

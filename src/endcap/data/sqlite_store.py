@@ -54,6 +54,7 @@ class SqliteStore(Store):
         self._writer_connection = connection
         self._commits: GroupCommit[Job] | None = None
         self._segments_written = 0
+        self._position: tuple[int, tuple[int, int]] | None = None
         if connection is None:
             return
         self._files.sweep(connection)
@@ -165,6 +166,18 @@ class SqliteStore(Store):
     def last_seq(self) -> int:
         with self._reading() as connection:
             return database.last_seq(connection)
+
+    def position(self) -> tuple[int, int]:
+        """Nobody but the writer changes it, so the writer asks SQLite again only after a transaction of its own."""
+        commits = self._commits
+        if commits is None or self._closed:
+            return self.last_seq(), self.items_version()
+        done, known = commits.done, self._position
+        if known is not None and known[0] == done:
+            return known[1]
+        found = self.last_seq(), self.items_version()
+        self._position = done, found
+        return found
 
     def counts(self) -> Counts:
         with self._snapshot() as connection:

@@ -115,6 +115,10 @@ class Store(ABC):
         """The newest event's seq; 0 in an empty log."""
 
     @abstractmethod
+    def position(self) -> tuple[int, int]:
+        """last_seq and items_version: what is compared before every answer, and cheap to ask."""
+
+    @abstractmethod
     def counts(self) -> Counts: ...
 
     @abstractmethod

@@ -62,8 +62,9 @@ class Kin:
         )
 
     def _known(self, items: Int32Array) -> Int32Array:
-        stand: Int32Array = self.like[items]
-        return stand[stand != NOBODY]
+        stand = self.like[items]
+        known: Int32Array = stand[stand != NOBODY]
+        return known
 
 
 class ThroughKin:

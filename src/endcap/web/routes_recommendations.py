@@ -29,6 +29,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
     asked = parameters(request, RecommendParams)
     query = Query(
         user_id=asked.user_id or None,
+        session_id=asked.session_id or None,
         placement=asked.placement,
         n=asked.n,
         item_id=asked.item_id or None,
@@ -86,6 +87,7 @@ def _query(asked: RecommendIn, shop: Shop) -> Query:
     only = asked.filters
     return Query(
         user_id=asked.user_id or None,
+        session_id=asked.session_id or None,
         placement=asked.placement,
         n=asked.n,
         now_ms=asked.now_ms,
