@@ -71,6 +71,13 @@ def test_answers_and_their_effects(client, scrape, shop):
     assert scrape("endcap_stage_seconds_count", stage="encode") == 2
 
 
+def test_answers_that_are_given_again(client, scrape):
+    for _ in range(3):
+        client.get("/v1/recommendations?n=2", headers={"Idempotency-Key": "k-1"})
+    assert scrape("endcap_cache_lookups_total", cache="idempotency", outcome="miss") == 1
+    assert scrape("endcap_cache_lookups_total", cache="idempotency", outcome="hit") == 2
+
+
 def test_errors_and_refusals_are_counted_by_kind(client, scrape, monkeypatch, shop):
     client.get("/v1/recommendations?n=0")
     client.get("/v1/recommendations?wrong=1")

@@ -65,6 +65,12 @@ class Metrics:
         self._errors = Counter(
             "endcap_errors", "Errors that were answered, by kind.", ("kind",), registry=self.registry
         )
+        self._lookups = Counter(
+            "endcap_cache_lookups",
+            "Answers that were looked for among those remembered.",
+            ("cache", "outcome"),
+            registry=self.registry,
+        )
         version = Gauge(
             "endcap_version_info",
             "1, with the version that runs.",
@@ -98,6 +104,9 @@ class Metrics:
         if child is None:
             child = self._by_kind[kind] = self._errors.labels(kind)
         child.inc()
+
+    def looked_up(self, cache: str, *, is_hit: bool) -> None:
+        self._lookups.labels(cache, "hit" if is_hit else "miss").inc()
 
     def watch(self, shop: Shop) -> None:
         """From now on the shop tells what it does."""
