@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from fastapi import APIRouter, Request
 from prometheus_client import (
@@ -55,6 +56,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._instruments = instruments(self.registry)
         self._watched: list[Watched] = []
+        self._looking = Lock()
         labels = ("route", "method", "status")
         self._requests = Histogram(
             "endcap_http_request_seconds", "Time of a request.", labels, buckets=REQUEST_S, registry=self.registry
@@ -113,15 +115,18 @@ class Metrics:
         self._watched.append(Watched(self._instruments, shop))
 
     def unwatch(self) -> None:
-        for watched in self._watched:
-            watched.end()
-        self._watched.clear()
+        with self._looking:
+            for watched in self._watched:
+                watched.end()
+            self._watched.clear()
 
     def bring_up_to_date(self) -> None:
-        for watched in list(self._watched):
-            watched.look()
-        if self._shared is not None:
-            self._shared.stand()
+        """May be called by a scrape while the clock calls it too."""
+        with self._looking:
+            for watched in self._watched:
+                watched.look()
+            if self._shared is not None:
+                self._shared.stand()
 
     def exposition(self) -> bytes:
         """Prometheus' text format."""
