@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
@@ -152,6 +153,7 @@ class Config(DataConfig):
     index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    log: LogConfig = LogConfig()
     state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()
 

@@ -42,6 +42,11 @@ class ReleaseWatch:
         self._seen: Stamp = None
         self.problem = ""
 
+    @property
+    def held(self) -> Held | None:
+        """What is loaded now; None before the first."""
+        return self._held
+
     def current(self) -> Held:
         """What answers now. Only the first call waits for a release; a later one is loaded beside the answers.
 

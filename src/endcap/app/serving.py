@@ -85,6 +85,17 @@ class Serving:
         held = self._held(set())[0]
         return held.release, held.states
 
+    def held(self) -> tuple[Release, int] | None:
+        """The release that is loaded and the newest seq that its states hold, as they are: nothing is brought up to
+        date. None before the first answer. While the states are away, the seq is that of the release."""
+        held = self._watch.held
+        if held is None:
+            return None
+        try:
+            return held.release, held.states.known("", None, self._store.events_after).seq
+        except AWAY:
+            return held.release, held.release.seq
+
     def take_up(self) -> None:
         """Load what was just published, if a release answers, so that the next answer is the new one's."""
         self._watch.take_up()

@@ -26,18 +26,21 @@ def serve(
     # Requests run side by side already; threads inside one answer would only get in each other's way.
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+    from endcap.app.logs import configured
     from endcap.app.runtime import Shop
+    from endcap.app.watching import shared_counts
 
     with Shop.open(shop, read_only=True) as seen:  # a folder that is no workspace is an error here
         wanted = workers or seen.config.serve.workers
     if wanted > 1:
-        from endcap.web.workers import serve_workers
+        with shared_counts():
+            from endcap.web.workers import serve_workers
 
-        serve_workers(shop, wanted, host, port, _announce(shop))
+            serve_workers(shop, wanted, host, port, _announce(shop))
     else:
         from endcap.web.server import serve as answer
 
-        with Shop.open(shop) as opened:
+        with Shop.open(shop) as opened, configured(opened.config.log):
             answer(opened, host, port, _announce(shop))
     stdout().print("Stopped.")
 

@@ -69,6 +69,10 @@ class PostgresStore(Store):
             self._writer.close()
         self.database.close()
 
+    @property
+    def commits(self) -> GroupCommit[Rows] | None:
+        return self._commits
+
     def append(self, events: Sequence[Event]) -> Appended:
         rows = log.event_rows(events)
         postgres_log.refuse_nul(rows)

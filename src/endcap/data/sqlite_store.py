@@ -119,6 +119,10 @@ class SqliteStore(Store):
         if self._lock is not None:
             self._lock.close()
 
+    @property
+    def commits(self) -> GroupCommit[Job] | None:
+        return self._commits
+
     def append(self, events: Sequence[Event]) -> Appended:
         rows = log.event_rows(events)
         commits = self._writing()

@@ -23,6 +23,7 @@ from typing import Any, Self
 import polars as pl
 
 from endcap.core.types import Event, Item
+from endcap.data.commits import GroupCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Commit what is waiting and let go of files and connections. Closing twice is harmless."""
+
+    @property
+    @abstractmethod
+    def commits(self) -> GroupCommit[Any] | None:
+        """The thread that writes, with its counts; None where the store was opened for reading."""
 
     @abstractmethod
     def append(self, events: Sequence[Event]) -> Appended:

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from endcap.app.logs import CURRENT_REQUEST
 from endcap.web.problems import problem_response
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Guard:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        CURRENT_REQUEST.set(request_id)
         has_begun = False
 
         async def answer(message: Message) -> None:
@@ -66,7 +68,8 @@ class Guard:
                 await problem_response(503, "The server is stopping.", next_step="Send it again.")(
                     scope, receive, answer
                 )
-        except Exception:
+        except Exception as error:
+            scope["state"]["error"] = type(error).__name__
             LOG.exception("Request %s failed: %s %s", request_id, scope["method"], scope["path"])
             if has_begun:
                 raise

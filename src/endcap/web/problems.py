@@ -78,6 +78,7 @@ def sentence(errors: list[Any]) -> str:
 
 async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EndcapError)
+    request.state.error = type(error).__name__
     if error.http_status >= 500:
         LOG.error("Request %s: %s", request.state.request_id, error)
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyError) else None
@@ -86,6 +87,7 @@ async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    request.state.error = type(error).__name__
     found = error.errors()
     if found and found[0]["type"] == "json_invalid":
         return problem_response(422, f"The body is not JSON: {found[0]['ctx']['error']}.", "body", JSON_NEXT_STEP)

@@ -17,9 +17,18 @@ from starlette.concurrency import run_in_threadpool
 from endcap import __version__
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
+from endcap.web import (
+    metrics,
+    routes_docs,
+    routes_events,
+    routes_health,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+)
 from endcap.web.answers import answer_threads
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.metrics import Measured, Metrics, watching
 from endcap.web.openapi import with_messages
 from endcap.web.problems import add_error_handlers
 
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 LOG = logging.getLogger(__name__)
-ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
+ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, metrics, routes_docs)
 GRACE_S = 10
 MAX_PORT = 65535
 
@@ -47,9 +56,11 @@ def create_app(shop: Shop) -> FastAPI:
         redoc_url=None,
     )
     app.state.shop, app.state.media, app.state.answers = shop, {}, answer_threads()
+    app.state.metrics = Metrics()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
     app.add_middleware(Guard)
+    app.add_middleware(Measured, metrics=app.state.metrics)
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
@@ -81,6 +92,7 @@ def settings(app: Callable[..., Any], **further: Any) -> uvicorn.Config:
     """How uvicorn runs an application. further: of its own settings."""
     return uvicorn.Config(
         app,
+        log_config=None,  # what it has to say goes the way of everything that is logged
         log_level="warning",
         access_log=False,  # it would keep who looked at what
         server_header=False,
@@ -116,7 +128,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     health = await run_in_threadpool(app.state.shop.health)
     if not health.ready:
         LOG.warning("Not ready: %s", health.problem)
-    yield
+    async with watching([app.state.shop], app.state.metrics):
+        yield
     app.state.answers.shutdown(wait=False)
 
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
+from endcap.app.logs import configure
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.server import listen, served, settings, url_of
@@ -54,6 +55,7 @@ class _Workers(Multiprocess):
 def _opened(folder: Path) -> ASGIApp:
     """A worker's application, which closes the shop when it ends."""
     shop = Shop.open(folder)
+    configure(shop.config.log)
     app = served(shop)
 
     async def closing(scope: Scope, receive: Receive, send: Send) -> None:
