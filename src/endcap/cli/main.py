@@ -12,11 +12,13 @@ import typer
 from rich.text import Text
 
 from endcap import __version__
+from endcap.app.audit import acting, system_user
 from endcap.cli import (
     benchmarking,
     demo,
     finetuning,
     ingesting,
+    keys,
     pretraining,
     recommending,
     releasing,
@@ -62,11 +64,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    context.with_resource(acting(f"cli:{system_user()}"))
 
 
 app.command(epilog="Example: endcap init myshop")(ingesting.init)
@@ -91,5 +94,7 @@ app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --
 )
 app.command(epilog='Example: endcap search "oat drink" --user 42 --shop myshop')(recommending.search)
 app.command(epilog="Example: endcap serve --shop myshop --port 8765")(serving.serve)
+app.add_typer(keys.keys)
+app.command(epilog="Example: endcap audit --shop myshop")(keys.audit)
 app.command(epilog="Example: endcap demo --no-serve")(demo.demo)
 app.command(epilog="Example: endcap benchmark amazon-beauty --seeds 3 --markdown beauty.md")(benchmarking.benchmark)

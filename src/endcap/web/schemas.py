@@ -48,8 +48,8 @@ class ReadyAnswer(BaseModel):
     """Whether a release is loaded and events can be recorded."""
 
     ready: bool
-    release: str | None = Field(description="The release that answers.")
-    items: int
-    users: int = Field(description="Shoppers in the release.")
-    last_seq: int = Field(description="Number of the newest event in the log.")
+    release: str | None = Field(None, description="The release that answers.")
+    items: int | None = None
+    users: int | None = Field(None, description="Shoppers in the release.")
+    last_seq: int | None = Field(None, description="Number of the newest event in the log.")
     problem: str = Field(description="Why not, where it is not ready.")

@@ -6,8 +6,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -16,11 +17,24 @@ from starlette.concurrency import run_in_threadpool
 
 from endcap import __version__
 from endcap.app.runtime import Shop
+from endcap.app.tenants import Tenants
 from endcap.core.errors import CallerError
-from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
+from endcap.web import (
+    routes_admin,
+    routes_docs,
+    routes_events,
+    routes_health,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+)
+from endcap.web.access import Access
 from endcap.web.answers import answer_threads
+from endcap.web.bodies import Bodies
+from endcap.web.document import completed
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
 from endcap.web.openapi import with_messages
+from endcap.web.origins import Origins
 from endcap.web.problems import add_error_handlers
 
 if TYPE_CHECKING:
@@ -28,13 +42,25 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOG = logging.getLogger(__name__)
-ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
+ROUTES = (
+    routes_events,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+    routes_admin,
+    routes_health,
+    routes_docs,
+)
 GRACE_S = 10
 MAX_PORT = 65535
 
 
-def create_app(shop: Shop) -> FastAPI:
-    """The HTTP interface of a shop. Whoever opened the shop closes it."""
+def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
+    """The HTTP interface of one shop, or of several, of which a request reaches the one that its key is of. Whoever
+    opened a shop closes it.
+
+    keys_required: also while the shop has no key. Several shops always need them.
+    """
     app = FastAPI(
         title="Endcap",
         version=__version__,
@@ -44,33 +70,49 @@ def create_app(shop: Shop) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.shop, app.state.media, app.state.answers = shop, {}, answer_threads()
+    app.state.tenants = Tenants(shops, keys_required=keys_required)
+    app.state.media, app.state.answers = {}, answer_threads()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
-    app.add_middleware(Guard)
+    app.add_middleware(Bodies)
+    app.add_middleware(Access, app.state.tenants)
+    if shops[0].config.serve.origins:
+        app.add_middleware(Origins, shops[0].config.serve.origins)
+    app.add_middleware(Guard)  # the last that is added is the first that a request meets
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
-    app.openapi = lambda: with_messages(generate())  # type: ignore[method-assign]
+    most = shops[0].config.limits.max_batch
+    app.openapi = cache(lambda: completed(with_messages(generate()), most))  # type: ignore[method-assign]
     return app
 
 
 def serve(
-    shop: Shop, host: str | None = None, port: int | None = None, announce: Callable[[str], None] = LOG.info
+    shop: Shop,
+    host: str | None = None,
+    port: int | None = None,
+    announce: Callable[[str], None] = LOG.info,
+    *,
+    beside: Sequence[Shop] = (),
 ) -> None:
     """Answer requests until SIGINT or SIGTERM, then finish what was begun and return.
 
     host, port: default to the shop's config; port 0 takes a free one. announce: is told the base URL once requests are
-    taken. CallerError for an address that others can reach, as there are no keys yet to tell them apart, and for a
-    port that is taken.
+    taken. beside: further shops, each reached by its own keys. CallerError for an address that others can reach while
+    there are no keys to tell callers apart, for several shops one of which has none, and for a port that is taken.
     """
-    listener = _listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
+    settings = shop.config.serve
+    is_keyed = bool(shop.keys.known())
+    app = create_app(shop, *beside, keys_required=is_keyed)
+    app.state.tenants.check()
+    listener = _listen(host or settings.host, settings.port if port is None else port, is_keyed=is_keyed)
     config = uvicorn.Config(
-        LoopbackOnly(create_app(shop)),
+        app if is_keyed else LoopbackOnly(app),
         log_level="warning",
         access_log=False,  # it would keep who looked at what
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
@@ -80,9 +122,9 @@ def serve(
         server.run(sockets=[listener])
 
 
-def free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int, *, is_keyed: bool = False) -> int:
     """A port that can be had at this moment: the one given, or any for 0. CallerError where there is none."""
-    with _listen(host, port) as listener:
+    with _listen(host, port, is_keyed=is_keyed) as listener:
         found: int = listener.getsockname()[1]
     return found
 
@@ -101,9 +143,10 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the release before the first request rather than during it."""
-    health = await run_in_threadpool(app.state.shop.health)
-    if not health.ready:
-        LOG.warning("Not ready: %s", health.problem)
+    for shop in app.state.tenants.shops:
+        health = await run_in_threadpool(shop.health)
+        if not health.ready:
+            LOG.warning("Not ready: %s", health.problem)
     yield
     app.state.answers.shutdown(wait=False)
 
@@ -126,12 +169,12 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    if not is_loopback(host):
+def _listen(host: str, port: int, *, is_keyed: bool) -> socket.socket:
+    if not is_keyed and not is_loopback(host):
         raise CallerError(
             f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
             where="host",
-            next_step="Use 127.0.0.1; where others need it, put a proxy that checks who calls in front.",
+            next_step="Make one with `endcap keys create`, or use 127.0.0.1.",
         )
     if not 0 <= port <= MAX_PORT:
         raise CallerError(
