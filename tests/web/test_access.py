@@ -161,13 +161,20 @@ def test_health_tells_strangers_yes_or_no_only(client, shop, tokens):
         "users": None,
         "last_seq": None,
         "problem": "",
+        "degraded": None,
     }
     assert client.get("/health/ready", headers=bearer("endcap_x_y")).json()["items"] is None
     assert client.get("/health/ready", headers=bearer(tokens["read"])).json()["release"] == shop.releases.current()
-    (shop.releases.root / "current").unlink()
-    refused = client.get("/health/ready")
-    assert refused.status_code == 503
-    assert str(shop.folder) not in refused.text
+
+
+def test_what_is_wrong_is_told_to_those_with_a_key(tmp_path):
+    with Shop.open(tmp_path / "new") as shop, TestClient(create_app(shop)) as client:
+        assert str(shop.folder) in client.get("/health/ready").json()["problem"]
+        token = shop.keys.create("watch", ["read"]).token
+        refused = client.get("/health/ready")
+        assert refused.status_code == 503
+        assert str(shop.folder) not in refused.text
+        assert str(shop.folder) in client.get("/health/ready", headers=bearer(token)).json()["problem"]
 
 
 def test_admin_routes(client, shop, tokens):
@@ -266,12 +273,13 @@ class TestTenants:
             asked = [client.get("/v1/recommendations", headers=bearer(tokens[name])) for _ in range(2)]
             assert [answer.status_code for answer in asked] == codes
 
-    def test_health_is_of_all_or_of_the_key_s_shop(self, both):
-        client, shops, tokens = both
-        (shops["south"].releases.root / "current").unlink()
-        assert client.get("/health/ready").status_code == 503
-        assert client.get("/health/ready", headers=bearer(tokens["north"])).status_code == 200
-        assert client.get("/health/ready", headers=bearer(tokens["south"])).status_code == 503
+    def test_health_is_of_all_or_of_the_key_s_shop(self, both, tmp_path):
+        _, shops, tokens = both
+        with Shop.open(tmp_path / "new") as new, TestClient(create_app(shops["north"], new)) as client:
+            theirs = new.keys.create("watch", ["read"]).token
+            assert client.get("/health/ready").status_code == 503
+            assert client.get("/health/ready", headers=bearer(tokens["north"])).status_code == 200
+            assert client.get("/health/ready", headers=bearer(theirs)).status_code == 503
 
     def test_a_copied_key_opens_neither_shop(self, both):
         _, shops, tokens = both

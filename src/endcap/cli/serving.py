@@ -18,9 +18,12 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def serve(
     host: Annotated[str | None, typer.Option(help="Address of this machine; default from endcap.toml.")] = None,
     port: PortOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that answer; more than one needs the store on Postgres.")
+    ] = None,
     shop: ShopsOption = HERE_ALONE,
 ) -> None:
-    """Answer over HTTP until Ctrl-C. One process records at a time: a second `serve` or `ingest` is refused.
+    """Answer over HTTP until Ctrl-C. On SQLite one process records: a second `serve` or `ingest` is refused.
 
     Several shops in one process: --shop a --shop b. Each needs API keys, and a key reaches its own shop only.
     """
@@ -29,13 +32,20 @@ def serve(
         os.environ.setdefault(name, "1")
     from endcap.app.runtime import Shop
 
-    for folder in shop:
-        Shop.open(folder, read_only=True).close()  # a folder that is no workspace is an error here, not a new workspace
-    from endcap.web.server import serve as answer
+    wanted = workers
+    for folder in reversed(shop):  # the settings of how to serve are those of the first
+        with Shop.open(folder, read_only=True) as seen:  # a folder that is no workspace is an error here
+            wanted = workers or seen.config.serve.workers
+    if wanted and wanted > 1:
+        from endcap.web.workers import serve_workers
 
-    with ExitStack() as opened:
-        first, *beside = [opened.enter_context(Shop.open(folder)) for folder in shop]
-        answer(first, host, port, _announce(shop), beside=beside)
+        serve_workers(shop, wanted, host, port, _announce(shop))
+    else:
+        from endcap.web.server import serve as answer
+
+        with ExitStack() as opened:
+            first, *beside = [opened.enter_context(Shop.open(folder)) for folder in shop]
+            answer(first, host, port, _announce(shop), beside=beside)
     stdout().print("Stopped.")
 
 

@@ -135,10 +135,15 @@ class Pipeline:
         for selector in self.selectors:
             chosen = selector.select(query, ranked.items, chosen)
         place_of = {item: place for place, item in enumerate(ranked.items.tolist())}
-        slate = [self._recommendation(query, context, ranked, place_of[item]) for item in chosen.tolist()]
+        slate = self._recommendations(query, context, ranked, [place_of[item] for item in chosen.tolist()])
         slate += self._filling(query, context, ranked, query.n - len(slate))
         stages.done("selection")
         return tuple(slate), tuple(ranked.degraded)
+
+    def put(self, place: int, title: str) -> None:
+        """Take over what the table says of an item now, which has been put there."""
+        self._titles[place] = title
+        self.hydrator.put(place)
 
     def plain(self, code: str, locale: str) -> str:
         """A reason that names nothing, in words."""
@@ -198,11 +203,16 @@ class Pipeline:
         stages.costs.learn("judge", stages.done("judge"))
         return found
 
-    def _recommendation(self, query: Query, context: Context, ranked: Ranked, place: int) -> Recommendation:
-        item = int(ranked.items[place])
-        reason = self._explainer.reason(ranked.candidates, int(ranked.rows[place]), context)
-        sentence = self._explainer.sentence(reason, item, query.locale)
-        return self.shown(item, float(ranked.scores[place]), reason.source, sentence)
+    def _recommendations(
+        self, query: Query, context: Context, ranked: Ranked, places: list[int]
+    ) -> list[Recommendation]:
+        reasons = self._explainer.reasons(ranked.candidates, ranked.rows[places].tolist(), context)
+        return [
+            self.shown(item, score, reason.source, self._explainer.sentence(reason, item, query.locale))
+            for item, score, reason in zip(
+                ranked.items[places].tolist(), ranked.scores[places].tolist(), reasons, strict=True
+            )
+        ]
 
     def _filling(self, query: Query, context: Context, ranked: Ranked, missing: int) -> list[Recommendation]:
         """The best selling allowed items that were no candidates, so that a page is full whenever it can be."""
@@ -223,7 +233,7 @@ class Pipeline:
         return self.shown(item, 0.0, code, self._explainer.plain(code, locale))
 
     def _category(self, item: int) -> str:
-        path = self.table.frame["categories"][item]
+        path = self.table.categories_of(item)
         return path[-1] if len(path) else ""
 
 

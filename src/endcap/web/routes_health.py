@@ -24,9 +24,10 @@ async def live() -> LiveAnswer:
 
 @router.get("/health/ready", summary="Can it answer?", responses={503: {"model": ReadyAnswer}})
 async def ready(request: Request, response: Response) -> ReadyAnswer:
-    """200 once a release is loaded and the log can be read; otherwise 503 with the problem. Send no shoppers before.
+    """200 once a release is loaded and answers; otherwise 503 with the problem. Send no shoppers before.
 
-    Without a key, where keys are needed, the answer says yes or no for all shops together, and the rest is null.
+    What it answers without, because it is away, is in `degraded`. Without a key, where keys are needed, the answer says
+    yes or no for all shops together, and the rest is null.
     """
     asked = getattr(request.state, "shop_asked", None)
     shops = request.app.state.tenants.shops if asked is None else (asked,)

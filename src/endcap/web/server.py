@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -40,6 +40,8 @@ from endcap.web.problems import add_error_handlers
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+    from starlette.types import ASGIApp
 
 LOG = logging.getLogger(__name__)
 ROUTES = (
@@ -101,30 +103,46 @@ def serve(
     taken. beside: further shops, each reached by its own keys. CallerError for an address that others can reach while
     there are no keys to tell callers apart, for several shops one of which has none, and for a port that is taken.
     """
-    settings = shop.config.serve
     is_keyed = bool(shop.keys.known())
-    app = create_app(shop, *beside, keys_required=is_keyed)
-    app.state.tenants.check()
-    listener = _listen(host or settings.host, settings.port if port is None else port, is_keyed=is_keyed)
-    config = uvicorn.Config(
-        app if is_keyed else LoopbackOnly(app),
-        log_level="warning",
-        access_log=False,  # it would keep who looked at what
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        ws="none",
-        lifespan="on",
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = _Server(config, lambda: announce(_url(listener)))
+    app = served(shop, *beside, keys_required=is_keyed)
+    wanted = shop.config.serve
+    listener = listen(host or wanted.host, wanted.port if port is None else port, is_keyed=is_keyed)
+    config = settings(app, wanted.trusted_proxies)
+    server = _Server(config, lambda: announce(url_of(listener)))
     with listener, _stopping(server):
         server.run(sockets=[listener])
 
 
+def served(*shops: Shop, keys_required: bool) -> ASGIApp:
+    """The interface as the server runs it, with what depends on who can reach it.
+
+    CallerError for shops that share a key, and for one that nobody could reach.
+    """
+    app = create_app(*shops, keys_required=keys_required)
+    app.state.tenants.check()
+    return app if keys_required else LoopbackOnly(app)
+
+
+def settings(app: Callable[..., Any], trusted_proxies: Sequence[str] = (), **further: Any) -> uvicorn.Config:
+    """How uvicorn runs an application. trusted_proxies: whose X-Forwarded-For is believed. further: of its own
+    settings."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,  # it would keep who looked at what
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        **further,
+    )
+
+
 def free_port(host: str, port: int, *, is_keyed: bool = False) -> int:
     """A port that can be had at this moment: the one given, or any for 0. CallerError where there is none."""
-    with _listen(host, port, is_keyed=is_keyed) as listener:
+    with listen(host, port, is_keyed=is_keyed) as listener:
         found: int = listener.getsockname()[1]
     return found
 
@@ -169,7 +187,7 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int, *, is_keyed: bool) -> socket.socket:
+def listen(host: str, port: int, *, is_keyed: bool) -> socket.socket:
     if not is_keyed and not is_loopback(host):
         raise CallerError(
             f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
@@ -194,6 +212,6 @@ def _listen(host: str, port: int, *, is_keyed: bool) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
