@@ -1,5 +1,5 @@
-"""What the shop says of its items counts for the next answer: a new item can be recommended, filtered and found at once,
-by what it is; price, stock and names apply at once."""
+"""What the shop says of its items counts for the next answer: a new item can be recommended, filtered and found by what
+it is; price, stock and names apply at once."""
 
 from __future__ import annotations
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import msgspec
 
 from endcap import __version__
+from endcap.app.audit import AuditLog
 from endcap.app.config import load_config
 from endcap.app.runtime import CONFIG_FILE, Shop
 from endcap.core.artifacts import FileEntry, ReleaseStore, flush, replace_atomically
+from endcap.core.determinism import system_clock
 from endcap.core.errors import CallerError, DataError, EndcapError, NotFoundError
 from endcap.data.open_store import is_embedded, open_store
 from endcap.data.sqlite_store import SqliteStore
@@ -106,6 +108,7 @@ def restore(backup: Path, place: Path) -> Backup:
             place.rmdir()
         beside.rename(place)
         flush(place.absolute().parent)
+        AuditLog(place, system_clock).write("restore", str(backup))
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return found

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from endcap.core.faults import origin
 from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import (
     Candidates,
@@ -177,7 +178,7 @@ class Pipeline:
             except (
                 Exception
             ) as error:  # a slate in the sources' own order beats no slate; the answer and the log say so
-                LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
+                LOG.error("The ranker failed; the slate is in the order of rank fusion: %s", origin(error))
                 degraded["ranker"] = error
         scores = RankFusion().score(np.empty((0, 0), np.float32), candidates)
         stages.done("score")
@@ -198,7 +199,7 @@ class Pipeline:
                 seen = self.second_look.look(context, one.items, one.scores)
                 found.append(one if seen is None else _reordered(one, *seen))
         except Exception as error:  # the ranker's order is the next best answer
-            LOG.exception("The judge failed; the slate is in the ranker's order.")
+            LOG.error("The judge failed; the slate is in the ranker's order: %s", origin(error))
             degraded["judge"] = error
             return ranked
         stages.costs.learn("judge", stages.done("judge"))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.errors import CallerError, DataError
+from endcap.core.faults import origin
 from endcap.core.protocols import CandidateSource, Encoder, Filter, VectorIndex
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Query
 from endcap.features.words import words_of
@@ -210,7 +211,7 @@ class Searcher:
         """In the log, for whoever runs the server: the first time that a way fails with all, then no more."""
         if way not in self._said_of:
             self._said_of.add(way)
-            LOG.warning("Search goes on without %s: %s", way, error, exc_info=error)
+            LOG.warning("Search goes on without %s: %s", way, origin(error))
 
 
 def by_sources(sources: Sequence[CandidateSource], weights: Sequence[float]) -> Personal:
