@@ -21,10 +21,12 @@ import numpy as np
 import polars as pl
 
 from endcap.app.answering import Answering, asked, searched
+from endcap.app.audit import AuditLog
 from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.keys import Keys
 from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
@@ -96,6 +98,8 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
+        self.audit = AuditLog(folder, clock)
+        self.keys = Keys(folder, self.audit, clock)
         self._state = State(config.state, folder)
         self.memory = self._state.memory
         self._serving = Serving(self.releases, store, config.slate, self._state.states)
@@ -222,13 +226,15 @@ class Shop:
         if not found:
             raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
-        self.releases.publish(chosen)
+        with self.audit.act("publish", chosen):
+            self.releases.publish(chosen)
         self._serving.take_up()
         return chosen
 
     def rollback(self) -> str:
         """Go back to the release published before."""
-        back = self.releases.rollback()
+        with self.audit.act("rollback", self.releases.current() or ""):
+            back = self.releases.rollback()
         self._serving.take_up()
         return back
 

@@ -88,7 +88,7 @@ class Store(ABC):
     @abstractmethod
     def append_table(self, frame: pl.DataFrame) -> AppendedTable:
         """Record a table with the columns of `tables.EVENTS` durably; all of it becomes visible at one moment (on
-        Postgres in steps of 100,000 rows, so that nobody who writes beside it waits long).
+        Postgres in steps of 50,000 rows, so that nobody who writes beside it waits long).
 
         Rows without event_id get a fresh one. A row whose event_id came earlier, in this table or in the store, is
         returned in `duplicates` for the caller to quarantine. Columns that EVENTS does not have are not kept.

@@ -64,6 +64,14 @@ def problem_response(
     return JSONResponse({"error": error, **rest}, status, headers)
 
 
+def endcap_problem(error: EndcapError, request_id: str) -> JSONResponse:
+    """The answer to an error of ours; what is our fault is logged."""
+    if error.http_status >= 500:
+        LOG.error("Request %s: %s", request_id, error)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyError) else None
+    return problem_response(error.http_status, error.what, error.where, error.next_step, headers)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(EndcapError, _endcap_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -79,10 +87,7 @@ def sentence(errors: list[Any]) -> str:
 async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EndcapError)
     request.state.error = type(error).__name__
-    if error.http_status >= 500:
-        LOG.error("Request %s: %s", request.state.request_id, error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyError) else None
-    return problem_response(error.http_status, error.what, error.where, error.next_step, headers)
+    return endcap_problem(error, request.state.request_id)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
