@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
 OTHER = "other"
@@ -44,6 +44,8 @@ class Instruments:
     """Names are `endcap_` and that of the attribute; counters end with `_total` when they are read."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # a second series for each counter and histogram, which nobody asks for
+
         def counter(name: str, meaning: str, *labels: str) -> Bound[Counter]:
             return Bound(Counter(f"endcap_{name}", meaning, labels, registry=registry))
 
