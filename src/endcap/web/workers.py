@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.server import listen, served, settings, url_of
 
-START_S = 60  # a worker reads its libraries and its release before it says that it lives
+LOG = logging.getLogger(__name__)
+START_S = 600
+LOOK_AGAIN_S = 0.5
 
 
 def serve_workers(
@@ -35,20 +40,38 @@ def serve_workers(
         host, port = host or shop.config.serve.host, shop.config.serve.port if port is None else port
     with listen(host, port) as listener:
         app = partial(_opened, folder)
-        config = settings(app, factory=True, workers=workers, timeout_worker_healthcheck=START_S)
-        _Workers(config, listener, announce).run()
+        config = settings(app, factory=True, workers=workers)
+        _Workers(config, listener, partial(announce, url_of(listener))).run()
 
 
 class _Workers(Multiprocess):
-    def __init__(self, config: Config, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    """announce: is called once every worker takes requests."""
+
+    def __init__(self, config: Config, listener: socket.socket, announce: Callable[[], None]) -> None:
         super().__init__(config, [listener])
-        self._announce: Callable[[], None] | None = partial(announce, url_of(listener))
+        self._announce = announce
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        Thread(target=self._tell, name="endcap-workers", daemon=True).start()
 
     def keep_subprocess_alive(self) -> None:
-        super().keep_subprocess_alive()
-        if self._announce and all(process.is_ready(timeout=1) for process in self.processes):
-            self._announce()
-            self._announce = None
+        """Start a worker again that ended. What it replaces also asks each worker whether it lives, and takes one that
+        is still reading its libraries for one that hangs."""
+        for place, worker in enumerate(self.processes):
+            if worker.process.is_alive() or self.should_exit.is_set():
+                continue
+            LOG.warning("Worker %s ended with code %s; another one is started.", worker.pid, worker.exitcode)
+            worker.join()
+            self.processes[place] = Process(self.config, self.sockets)
+            self.processes[place].start()
+
+    def _tell(self) -> None:
+        while not self.should_exit.is_set():
+            if all(worker.wait_until_ready(START_S, self.should_exit) for worker in tuple(self.processes)):
+                self._announce()
+                return
+            self.should_exit.wait(LOOK_AGAIN_S)
 
 
 def _opened(folder: Path) -> ASGIApp:
