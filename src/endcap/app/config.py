@@ -139,8 +139,11 @@ class ServeConfig(Section):
 
 
 class StateConfig(Section):
+    # Neither printed nor written into manifests: it may hold a password.
     url: str = Field(
         "",
+        repr=False,
+        exclude=True,
         description="Where shoppers' state is kept while the server runs. Empty: in each process. "
         "`redis://HOST:6379/0`: on Redis, for all workers. The variable `ENDCAP_STATE_URL` goes before it.",
     )

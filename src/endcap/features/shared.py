@@ -106,7 +106,7 @@ class SharedStates:
         owner, asked = user_id, ""
         while asked != owner:
             asked = owner
-            seq, login, rows = self._fields(SEQ, f"s:{session}", f"u:{asked}")
+            seq, login, rows = self._fields(SEQ, f"s:{session or ''}", f"u:{asked}")
             if session is not None:
                 owner = login.decode() if login is not None else self._histories.logins.of(session) or user_id
         history = self._late.resolved(joined(self._histories.of(owner), rows or b""), self._items)
