@@ -208,7 +208,10 @@ def pair(trained, planted, tmp_path_factory):
         folder = shutil.copytree(trained, place / name)
         with Shop.open(folder, clock=lambda: planted.now_ms) as shop:
             shop.ingest(items=_items(place, name, planted))
-            shop.record(Event(EventType.VIEW, f"shopper of {name}", planted.now_ms, item_id="dairy-000"))
+            event = Event(
+                event_type=EventType.VIEW, user_id=f"shopper of {name}", ts_ms=planted.now_ms, item_id="dairy-000"
+            )
+            shop.record(event)
             shop.train(evaluate=False)
     return place
 
