@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from endcap.app.limits import LimitsConfig
+from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
@@ -172,6 +173,7 @@ class Config(DataConfig):
     index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    log: LogConfig = LogConfig()
     limits: LimitsConfig = LimitsConfig()
     state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()

@@ -16,6 +16,7 @@ from endcap.app.audit import acting, system_user
 from endcap.cli import (
     benchmarking,
     demo,
+    doctoring,
     finetuning,
     ingesting,
     keeping,
@@ -26,6 +27,7 @@ from endcap.cli import (
     searching,
     serving,
     training,
+    watching,
 )
 from endcap.cli.terminal import stderr, stdout
 from endcap.core.errors import EndcapError
@@ -98,6 +100,8 @@ app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --
 )
 app.command(epilog='Example: endcap search "oat drink" --user 42 --shop myshop')(recommending.search)
 app.command(epilog="Example: endcap serve --shop myshop --port 8765")(serving.serve)
+app.command(epilog="Example: endcap effects --days 7 --shop myshop")(watching.effects)
+app.command(epilog="Example: endcap doctor --shop myshop --url http://127.0.0.1:8765")(doctoring.doctor)
 app.add_typer(keys.keys)
 app.command(epilog="Example: endcap audit --shop myshop")(keys.audit)
 app.command(epilog="Example: endcap demo --no-serve")(demo.demo)

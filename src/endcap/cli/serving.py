@@ -30,21 +30,25 @@ def serve(
     # Requests run side by side already; threads inside one answer would only get in each other's way.
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+    from endcap.app.logs import configured
     from endcap.app.runtime import Shop
+    from endcap.app.watching import shared_counts
 
     wanted = workers
     for folder in reversed(shop):  # the settings of how to serve are those of the first
         with Shop.open(folder, read_only=True) as seen:  # a folder that is no workspace is an error here
             wanted = workers or seen.config.serve.workers
     if wanted and wanted > 1:
-        from endcap.web.workers import serve_workers
+        with shared_counts():
+            from endcap.web.workers import serve_workers
 
-        serve_workers(shop, wanted, host, port, _announce(shop))
+            serve_workers(shop, wanted, host, port, _announce(shop))
     else:
         from endcap.web.server import serve as answer
 
         with ExitStack() as opened:
             first, *beside = [opened.enter_context(Shop.open(folder)) for folder in shop]
+            opened.enter_context(configured(first.config.log))
             answer(first, host, port, _announce(shop), beside=beside)
     stdout().print("Stopped.")
 

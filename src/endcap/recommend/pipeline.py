@@ -140,10 +140,12 @@ class Pipeline:
         stages.done("selection")
         return tuple(slate), tuple(ranked.degraded)
 
-    def put(self, place: int, title: str) -> None:
-        """Take over what the table says of an item now, which has been put there."""
+    def put(self, place: int, title: str, text: str) -> None:
+        """Take over what the table says of an item now, which has been put there. text: what a judge reads of it."""
         self._titles[place] = title
         self.hydrator.put(place)
+        if self.second_look is not None:
+            self.second_look.put(place, text)
 
     def plain(self, code: str, locale: str) -> str:
         """A reason that names nothing, in words."""

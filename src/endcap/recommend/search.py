@@ -68,6 +68,30 @@ class Searcher:
         self.filters, self.personal = tuple(filters), personal
         self._said_of: set[str] = set()
 
+    def widened(
+        self,
+        filters: Sequence[Filter],
+        personal: Personal,
+        vectors: VectorIndex | None,
+        words: WideWords,
+    ) -> Searcher:
+        """The same with other indexes, of items that came later too. Pictures of these are not searched."""
+        return Searcher(
+            encoder=self.encoder,
+            vectors=vectors,
+            words=words,
+            filters=filters,
+            personal=personal,
+            sights=self.sights,
+        )
+
+    def nearest(self, vector: Float32Array) -> tuple[int, float]:
+        """The item whose words mean what a vector does most, and the cosine. ValueError without vectors."""
+        if self.vectors is None:
+            raise ValueError("there are no vectors to search")
+        items, scores = self.vectors.search(vector, 1)
+        return int(items[0]), float(scores[0])
+
     def text(self, query: Query, context: Context, text: str) -> Found:
         """Items for words that were typed or spoken."""
         lists: dict[str, Int32Array] = {"words": self._said(query, context, text)}

@@ -12,6 +12,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from endcap.app.logs import CURRENT_REQUEST
 from endcap.core.faults import origin
 from endcap.web.access_log import log_request, method_of, route_of
 from endcap.web.problems import problem_response
@@ -51,6 +52,7 @@ class Guard:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        CURRENT_REQUEST.set(request_id)
         status, begun_s = UNANSWERED, time.perf_counter()
 
         async def answer(message: Message) -> None:
@@ -72,6 +74,7 @@ class Guard:
                 stopping = problem_response(503, "The server is stopping.", next_step="Send it again.")
                 await stopping(scope, receive, answer)
         except Exception as error:
+            scope["state"]["error"] = type(error).__name__
             LOG.error("Request %s failed: %s %s: %s", request_id, method_of(scope), route_of(scope), origin(error))
             if status != UNANSWERED:
                 raise CutShortError(f"Request {request_id} failed after its answer had begun.") from None

@@ -86,11 +86,13 @@ def sentence(errors: list[Any]) -> str:
 
 async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EndcapError)
+    request.state.error = type(error).__name__
     return endcap_problem(error, request.state.request_id)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    request.state.error = type(error).__name__
     found = error.errors()
     if found and found[0]["type"] == "json_invalid":
         return problem_response(422, f"The body is not JSON: {found[0]['ctx']['error']}.", "body", JSON_NEXT_STEP)

@@ -43,6 +43,8 @@ async def record_events(request: Request, shop: ShopDep) -> Response:
 def _record(shop: Shop, body: bytes, owe: Callable[[int], None]) -> Response:
     parsed = parse_events(body, shop.clock(), shop.config.limits.max_batch)
     owe(len(parsed.events) + len(parsed.rejected))
+    if parsed.rejected and shop.watch is not None:
+        shop.watch.refused([""] * len(parsed.rejected))
     if not parsed.events:
         return _all_wrong(parsed.rejected)
     appended = shop.record(*parsed.events)

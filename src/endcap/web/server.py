@@ -20,6 +20,7 @@ from endcap.app.runtime import Shop
 from endcap.app.tenants import Tenants
 from endcap.core.errors import CallerError
 from endcap.web import (
+    metrics,
     routes_admin,
     routes_docs,
     routes_events,
@@ -33,6 +34,7 @@ from endcap.web.answers import answer_threads
 from endcap.web.bodies import Bodies
 from endcap.web.document import completed
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.metrics import Measured, Metrics, watching
 from endcap.web.openapi import with_messages
 from endcap.web.origins import Origins
 from endcap.web.problems import add_error_handlers
@@ -51,6 +53,7 @@ ROUTES = (
     routes_users,
     routes_admin,
     routes_health,
+    metrics,
     routes_docs,
 )
 GRACE_S = 10
@@ -73,6 +76,7 @@ def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
         redoc_url=None,
     )
     app.state.tenants = Tenants(shops, keys_required=keys_required)
+    app.state.metrics = Metrics()
     app.state.media, app.state.answers = {}, answer_threads()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
@@ -80,7 +84,8 @@ def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
     app.add_middleware(Access, app.state.tenants)
     if shops[0].config.serve.origins:
         app.add_middleware(Origins, shops[0].config.serve.origins)
-    app.add_middleware(Guard)  # the last that is added is the first that a request meets
+    app.add_middleware(Guard)
+    app.add_middleware(Measured, metrics=app.state.metrics)  # the last that is added is the first that a request meets
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
@@ -128,6 +133,7 @@ def settings(app: Callable[..., Any], trusted_proxies: Sequence[str] = (), **fur
     settings."""
     return uvicorn.Config(
         app,
+        log_config=None,  # what it has to say goes the way of everything that is logged
         log_level="warning",
         access_log=False,  # it would keep who looked at what
         server_header=False,
@@ -165,7 +171,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         health = await run_in_threadpool(shop.health)
         if not health.ready:
             LOG.warning("Not ready: %s", health.problem)
-    yield
+    async with watching(app.state.tenants.shops, app.state.metrics):
+        yield
     app.state.answers.shutdown(wait=False)
 
 

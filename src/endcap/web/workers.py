@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
+from endcap.app.logs import configure
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.server import listen, served, settings, url_of
@@ -59,7 +60,9 @@ def _opened(folders: Sequence[Path], is_keyed: bool) -> ASGIApp:
     """A worker's application, which closes the shops when it ends. is_keyed: as it was when the socket was opened, for
     one that others can reach must never be served without keys, whatever becomes of the file."""
     opened = ExitStack()
-    app = served(*[opened.enter_context(Shop.open(folder)) for folder in folders], keys_required=is_keyed)
+    shops = [opened.enter_context(Shop.open(folder)) for folder in folders]
+    configure(shops[0].config.log)
+    app = served(*shops, keys_required=is_keyed)
 
     async def closing(scope: Scope, receive: Receive, send: Send) -> None:
         try:
