@@ -249,6 +249,11 @@ class TestTenants:
             found = client.get("/v1/search", params={"q": f"of {other}"}, headers=mine).json()["items"]
             assert all(item["title"].endswith(f"of {name}") for item in found)
 
+    def test_what_is_told_of_all_shops_is_for_the_first(self, both):
+        client, _, tokens = both
+        assert client.get("/metrics", headers=bearer(tokens["north"])).status_code == 200
+        assert client.get("/metrics", headers=bearer(tokens["south"])).status_code == 403
+
     def test_what_is_written_with_one_key_is_in_one_shop(self, both):
         client, shops, tokens = both
         before = shops["south"].store.last_seq()

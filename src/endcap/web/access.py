@@ -16,7 +16,7 @@ from endcap.app.audit import acting
 from endcap.core.errors import EndcapError
 from endcap.web.buckets import Buckets
 from endcap.web.problems import endcap_problem, problem_response
-from endcap.web.scopes import scope_of
+from endcap.web.scopes import OF_ALL_SHOPS, scope_of
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -82,6 +82,8 @@ class Access:
             scope["state"]["key_id"] = key_id
             if needed not in holder.key.scopes:
                 return _lacking(needed)
+            if scope["path"] in OF_ALL_SHOPS and shop is not self._tenants.shops[0]:
+                return _of_others()
         most = self._tenants.shops[0].config.limits.in_flight
         if most and self._in_flight >= most:
             return _busy()
@@ -151,6 +153,15 @@ def _lacking(needed: keys.Scope) -> JSONResponse:
         "Authorization",
         f"Use a key that was made with --scopes {needed}.",
         {"WWW-Authenticate": challenge},
+    )
+
+
+def _of_others() -> JSONResponse:
+    return problem_response(
+        403,
+        "This is told of all shops together.",
+        "Authorization",
+        "Use a key of the shop that is named first after `endcap serve`.",
     )
 
 
