@@ -28,12 +28,11 @@ RETRY_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may go on. name: who pays for it, the key's id or an address. owe: pays for more events than the
-    one that every writing request is taken for."""
+    """A request that may go on. key_id: "" where no key is needed. owe: pays for more events than the one that every
+    writing request is taken for."""
 
     shop: Shop
     key_id: str
-    name: str
     owe: Callable[[int], None]
 
 
@@ -108,12 +107,12 @@ class Access:
             if wait_s:
                 return _too_often(wait_s, f"{limits.reads_per_s:g} answers")
         if needed is not keys.Scope.WRITE or not limits.events_per_s:
-            return Admitted(shop, key_id, name, _free)
+            return Admitted(shop, key_id, _free)
         account, rate, burst = f"write {name}", limits.events_per_s, limits.event_burst
         wait_s = self._buckets.take(account, rate, burst)
         if wait_s:
             return _too_often(wait_s, f"{rate:g} events")
-        return Admitted(shop, key_id, name, lambda events: self._buckets.owe(account, rate, burst, max(0, events - 1)))
+        return Admitted(shop, key_id, lambda events: self._buckets.owe(account, rate, burst, max(0, events - 1)))
 
 
 def _free(_events: int) -> None:
