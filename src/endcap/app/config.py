@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -136,6 +137,13 @@ class ServeConfig(Section):
         if wrong:
             raise ValueError(f"{wrong[0]!r} is no origin; write it as https://shop.example, without a path")
         return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ip_network(proxy)  # ValueError says what is wrong with it
+        return proxies
 
 
 class StateConfig(Section):
