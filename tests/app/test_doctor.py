@@ -21,6 +21,7 @@ from endcap.app import doctor_machine as machine
 from endcap.app import doctor_servers as servers
 from endcap.app.config import Config, load_config
 from endcap.app.doctor import examine
+from endcap.app.keys import Key
 from endcap.app.runtime import Shop
 from endcap.core import tables
 from endcap.core.types import Event, EventType, Item
@@ -334,12 +335,14 @@ class TestServers:
             ("127.0.0.1", None, "ok"),
             ("::1", None, "ok"),
             ("0.0.0.0", None, "problem"),
-            ("shop.example", [{"id": "a", "revoked_ms": 5}], "problem"),
-            ("0.0.0.0", [{"id": "a", "revoked_ms": None}], "ok"),
+            ("shop.example", {"revoked_ms": 5}, "problem"),
+            ("shop.example", {"expires_ms": 5}, "problem"),
+            ("0.0.0.0", {}, "ok"),
         ],
     )
     def test_who_may_call(self, tmp_path, host, keys, expected):
         if keys is not None:
-            (tmp_path / "keys.json").write_bytes(msgspec.json.encode(keys))
+            key = Key(id="a", name="one", scopes=(), sha256="", created_ms=0, **keys)
+            (tmp_path / "keys.json").write_bytes(msgspec.json.encode([key]))
         config = Config.model_validate({"serve": {"host": host}})
         assert [one.level for one in servers.callers(config, tmp_path)] == [expected]

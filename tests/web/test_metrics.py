@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from endcap.app.runtime import Shop
 from endcap.core.slates import new_id, release_hash
 from endcap.core.types import Placement
 from endcap.web.server import create_app
@@ -71,6 +73,13 @@ def test_answers_and_their_effects(client, scrape, shop):
     assert scrape("endcap_stage_seconds_count", stage="encode") == 2
 
 
+def test_answers_that_are_given_again(client, scrape):
+    for _ in range(3):
+        client.get("/v1/recommendations?n=2", headers={"Idempotency-Key": "k-1"})
+    assert scrape("endcap_cache_lookups_total", cache="idempotency", outcome="miss") == 1
+    assert scrape("endcap_cache_lookups_total", cache="idempotency", outcome="hit") == 2
+
+
 def test_errors_and_refusals_are_counted_by_kind(client, scrape, monkeypatch, shop):
     client.get("/v1/recommendations?n=0")
     client.get("/v1/recommendations?wrong=1")
@@ -107,6 +116,17 @@ def test_every_app_counts_for_itself(shop):
         assert shop.watch is not None
         assert 'route="unmatched"' not in other.get("/metrics").text
     assert shop.watch is None
+
+
+def test_shops_of_one_process_do_not_see_each_other(folder, tmp_path):
+    beside = shutil.copytree(folder, tmp_path / "beside" / "shop")
+    with Shop.open(folder) as one, Shop.open(beside) as other:
+        app = create_app(one, other, keys_required=True)
+        with TestClient(app):
+            one.recommend(n=1)
+            told = [app.state.metrics.exposition(shop).decode() for shop in (one, other)]
+    assert [re.findall(r'^endcap_ready\{shop="(.*)"\}', text, re.MULTILINE) for text in told] == [["shop"], ["shop#2"]]
+    assert [len(re.findall(r"^endcap_answers_total\{", text, re.MULTILINE)) for text in told] == [1, 0]
 
 
 WORKER = """

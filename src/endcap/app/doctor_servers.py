@@ -18,6 +18,8 @@ import msgspec
 
 from endcap import __version__
 from endcap.app.findings import Finding, ok, problem, warning
+from endcap.app.keys import FILE, Key
+from endcap.core.determinism import system_clock
 from endcap.core.errors import CallerError
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 TIMEOUT_S = 5
 ASKED = 5  # times; the median counts
 FAR_MS = 5.0
-KEYS = "keys.json"
 NEAR = "Run it nearer to the shop: every answer waits for it."
 
 
@@ -102,13 +103,13 @@ def callers(config: Config, folder: Path) -> Iterator[Finding]:
     host = config.serve.host
     if _is_loopback(host):
         yield ok("callers", f"The server listens on {host}, which only this machine can reach.")
-    elif _keys(folder / KEYS):
+    elif _keys(folder / FILE):
         yield ok("callers", f"The server listens on {host}, and asks for API keys.")
     else:
         yield problem(
             "callers",
             f"The server would listen on {host}, which others can reach, and there are no API keys.",
-            'Write host = "127.0.0.1" under [serve], or make API keys first.',
+            f"Make one: endcap keys create --shop {folder} --name NAME --scopes read,write",
         )
 
 
@@ -144,14 +145,12 @@ def _answered(check: str, name: str, spent_ms: float) -> Finding:
 
 
 def _keys(path: Path) -> bool:
-    """Whether there is a key that was not taken back."""
+    """Whether there is a key that counts."""
     try:
-        kept = msgspec.json.decode(path.read_bytes())
+        kept = msgspec.json.decode(path.read_bytes(), type=list[Key])
     except (OSError, msgspec.MsgspecError):
         return False
-    keys = kept.get("keys", []) if isinstance(kept, dict) else kept
-    entries = keys.values() if isinstance(keys, dict) else keys
-    return any(isinstance(entry, dict) and entry.get("revoked_ms") is None for entry in entries)
+    return any(key.is_in_force(system_clock()) for key in kept)
 
 
 def _is_loopback(host: str) -> bool:

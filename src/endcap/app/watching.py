@@ -47,12 +47,13 @@ def instruments(registry: CollectorRegistry) -> Instruments:
 
 
 class Watched:
-    """A shop that tells what it does, under the name of its workspace's folder, until the end."""
+    """A shop that tells what it does, under a name, until the end."""
 
-    def __init__(self, instruments: Instruments, shop: Shop) -> None:
+    def __init__(self, instruments: Instruments, shop: Shop, name: str) -> None:
         from endcap.monitor.recorder import Recorder
 
-        self._shop, self._recorder = shop, Recorder(instruments, shop.folder.resolve().name)
+        self.shop, self.name = shop, name
+        self._recorder = Recorder(instruments, name)
         shop.watch = self._recorder
 
     def look(self) -> None:
@@ -60,20 +61,20 @@ class Watched:
         are broken."""
         from endcap.monitor.recorder import Standing
 
-        commits = self._shop.store.commits
+        commits = self.shop.store.commits
         written = Standing(
             commits=_taken(commits.counts.recent) if commits else (),
             failed_commits=commits.counts.failed if commits else 0,
             waiting=commits.waiting if commits else 0,
         )
         try:
-            self._recorder.stand(_standing(self._shop, written))
+            self._recorder.stand(_standing(self.shop, written))
         except Exception as error:  # asked when things are broken, as health is
             LOG.debug("The shop cannot be looked at: %s", error)
             self._recorder.stand(written)
 
     def end(self) -> None:
-        self._shop.watch = None
+        self.shop.watch = None
 
 
 def _standing(shop: Shop, written: Standing) -> Standing:

@@ -50,6 +50,7 @@ async def in_turn(request: Request, shop: Shop, work: Callable[[], bytes], body:
     content, is_again = await loop.run_in_executor(
         request.app.state.answers, known.run, lambda: once(shop.memory, key, asked, work)
     )
+    request.app.state.metrics.looked_up("idempotency", is_hit=is_again)
     return Response(content, media_type=JSON, headers={"Idempotent-Replayed": "true"} if is_again else None)
 
 

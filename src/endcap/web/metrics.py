@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from fastapi import APIRouter, Request
 from prometheus_client import (
@@ -26,7 +27,9 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,6 +38,7 @@ from endcap import __version__
 from endcap.app.runtime import Shop
 from endcap.app.watching import SHARED, Watched, instruments
 from endcap.web.decoding import no_parameters
+from endcap.web.deps import ShopDep
 
 router = APIRouter(tags=["health"])
 REQUEST_S = (
@@ -55,6 +59,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._instruments = instruments(self.registry)
         self._watched: list[Watched] = []
+        self._looking = Lock()
         labels = ("route", "method", "status")
         self._requests = Histogram(
             "endcap_http_request_seconds", "Time of a request.", labels, buckets=REQUEST_S, registry=self.registry
@@ -64,6 +69,12 @@ class Metrics:
         )
         self._errors = Counter(
             "endcap_errors", "Errors that were answered, by kind.", ("kind",), registry=self.registry
+        )
+        self._lookups = Counter(
+            "endcap_cache_lookups",
+            "Answers that were looked for among those remembered.",
+            ("cache", "outcome"),
+            registry=self.registry,
         )
         version = Gauge(
             "endcap_version_info",
@@ -99,25 +110,35 @@ class Metrics:
             child = self._by_kind[kind] = self._errors.labels(kind)
         child.inc()
 
+    def looked_up(self, cache: str, *, is_hit: bool) -> None:
+        self._lookups.labels(cache, "hit" if is_hit else "miss").inc()
+
     def watch(self, shop: Shop) -> None:
-        """From now on the shop tells what it does."""
-        self._watched.append(Watched(self._instruments, shop))
+        """From now on the shop tells what it does, under a name that no other has here."""
+        name = shop.folder.resolve().name
+        alike = sum(watched.name.rpartition("#")[0] == name or watched.name == name for watched in self._watched)
+        self._watched.append(Watched(self._instruments, shop, f"{name}#{alike + 1}" if alike else name))
 
     def unwatch(self) -> None:
-        for watched in self._watched:
-            watched.end()
-        self._watched.clear()
+        with self._looking:
+            for watched in self._watched:
+                watched.end()
+            self._watched.clear()
 
     def bring_up_to_date(self) -> None:
-        for watched in list(self._watched):
-            watched.look()
-        if self._shared is not None:
-            self._shared.stand()
+        """May be called by a scrape while the clock calls it too."""
+        with self._looking:
+            for watched in self._watched:
+                watched.look()
+            if self._shared is not None:
+                self._shared.stand()
 
-    def exposition(self) -> bytes:
-        """Prometheus' text format."""
+    def exposition(self, shop: Shop) -> bytes:
+        """Prometheus' text format, without what is told of other shops than the one that the caller may reach."""
         self.bring_up_to_date()
-        return generate_latest(self.registry if self._shared is None else self._shared.together())
+        others = frozenset(watched.name for watched in self._watched if watched.shop is not shop)
+        everything = self.registry if self._shared is None else self._shared.together()
+        return generate_latest(_Without(others, everything) if others else everything)
 
 
 class Measured:
@@ -155,11 +176,11 @@ def route_of(scope: Scope) -> str:
 
 
 @router.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, shop: ShopDep) -> Response:
     """What was answered, recorded and refused, how long it took, and how the process stands, as Prometheus reads it."""
     no_parameters(request)
     kept: Metrics = request.app.state.metrics
-    text = await run_in_threadpool(kept.exposition)
+    text = await run_in_threadpool(kept.exposition, shop)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
 
 
@@ -182,6 +203,18 @@ async def _refreshing(metrics: Metrics) -> None:
     while True:
         await run_in_threadpool(metrics.bring_up_to_date)
         await asyncio.sleep(REFRESH_S)
+
+
+class _Without(Collector):
+    """A registry without the series of some shops."""
+
+    def __init__(self, shops: frozenset[str], registry: CollectorRegistry) -> None:
+        self._shops, self._registry = shops, registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if sample.labels.get("shop") not in self._shops]
+            yield family
 
 
 class _Workers:
