@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from endcap.app.gorse_settings import GorseConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
@@ -131,6 +132,7 @@ class Config(DataConfig):
     judge: JudgeConfig = JudgeConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    gorse: GorseConfig = GorseConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only
@@ -205,4 +207,6 @@ def _toml(value: object) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         return f'"{value}"'
+    if isinstance(value, dict) and value:
+        return f"{{{', '.join(f'{name} = {_toml(part)}' for name, part in value.items())}}}"
     return "{}" if value == {} else "" if value is None else str(value)

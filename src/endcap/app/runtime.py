@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from endcap.app import catalogue
 from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
@@ -31,7 +32,7 @@ from endcap.app.serving import Serving
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Context, Event, EventType, Placement, Query, Recommendation, Slate
+from endcap.core.types import Context, Event, EventType, Item, Placement, Query, Recommendation, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
@@ -232,6 +233,18 @@ class Shop:
     def record(self, *events: Event) -> Appended:
         """Write events durably; when this returns, the next answer takes them into account."""
         return self.store.append(check_events(events, self.clock()))
+
+    def put_items(self, *items: Item | Mapping[str, Any]) -> catalogue.Put:
+        """Insert or replace items, each judged on its own; what is not named of one gets the default of `Item`."""
+        return catalogue.put_items(self.store, self.config.items, items)
+
+    def patch_item(self, item_id: str, **fields: Any) -> Item:
+        """Change only the fields that are given. The next answer knows. NotFoundError where there is no such item."""
+        return catalogue.patch_item(self.store, self.config.items, item_id, fields)
+
+    def delete_item(self, item_id: str) -> bool:
+        """Take an item out of the catalogue: it is never shown again. False where it was not there."""
+        return catalogue.delete_item(self.store, item_id)
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""

@@ -15,9 +15,20 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from endcap import __version__
+from endcap.app.gorse import Gorse
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
-from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
+from endcap.web import (
+    routes_docs,
+    routes_events,
+    routes_health,
+    routes_items,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+)
+from endcap.web.catalogue_schemas import ItemIn, ItemsIn
+from endcap.web.gorse import routes_catalogue, routes_feedback, routes_lists
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
 from endcap.web.problems import add_error_handlers
 from endcap.web.schemas import EventIn, EventsIn, Line
@@ -27,7 +38,18 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOG = logging.getLogger(__name__)
-ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
+ROUTES = (
+    routes_events,
+    routes_recommendations,
+    routes_search,
+    routes_items,
+    routes_users,
+    routes_feedback,
+    routes_catalogue,
+    routes_lists,
+    routes_health,
+    routes_docs,
+)
 GRACE_S = 10
 MAX_PORT = 65535
 SCHEMAS = "#/components/schemas/{model}"
@@ -44,7 +66,7 @@ def create_app(shop: Shop) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.shop, app.state.media = shop, {}
+    app.state.shop, app.state.media, app.state.gorse = shop, {}, Gorse(shop)
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
     app.add_middleware(Guard)
@@ -158,7 +180,7 @@ def _url(listener: socket.socket) -> str:
 def _with_events(document: dict[str, Any]) -> dict[str, Any]:
     """The document with the schemas of events, which the route reads by itself."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (Line, EventIn, EventsIn):
+    for model in (Line, EventIn, EventsIn, ItemIn, ItemsIn):
         schema = model.model_json_schema(ref_template=SCHEMAS)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
