@@ -1,4 +1,4 @@
-"""The catalogue over HTTP: each row judged on its own, changes that the next answer knows, items that never come back."""
+"""The catalogue over HTTP: rows judged each on its own, changes that the next answer knows, items that stay away."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from endcap.app.gorse_settings import GorseConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
+from endcap.data.open_store import StoreConfig
 from endcap.data.read import DataConfig
 from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
@@ -133,6 +134,7 @@ class Config(DataConfig):
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
     gorse: GorseConfig = GorseConfig()
+    store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only

@@ -1,6 +1,6 @@
 """Gorse's words for feedback, items and users, and ours, each turned into the other.
 
-An item's Comment is what a reader sees of it, our title; Labels may be any JSON and are kept as such among the attributes.
+An item's Comment is what a reader sees of it, our title; Labels may be any JSON and are kept so among the attributes.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from endcap.core.types import Context, Event, EventType, Item, Placement, Query,
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
+from endcap.data.open_store import open_store
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
@@ -103,7 +104,7 @@ class Shop:
         with database.translated(place):
             if not (place / CONFIG_FILE).exists():
                 (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
-        Store.open(place / "store", create=True).close()
+        open_store(place / "store", load_config(place / CONFIG_FILE).store, create=True).close()
         return place
 
     @staticmethod
@@ -137,7 +138,7 @@ class Shop:
         if not (place / CONFIG_FILE).exists():
             cls.init(place)
         config = load_config(place / CONFIG_FILE).seen_from(place)
-        store = Store.open_reader(place / "store") if read_only else Store.open(place / "store", create=True)
+        store = open_store(place / "store", config.store, create=not read_only, read_only=read_only)
         return cls(place, config, store, clock)
 
     def __enter__(self) -> Self:

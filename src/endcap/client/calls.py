@@ -1,7 +1,7 @@
 """Each thing that can be asked of a server, once: what is sent, and how the answer is read.
 
-Nothing here knows how it is sent; `client` does, one way that waits and one that does not. Before it is first sent, every
-event has an id and every query a key, so that sending again changes nothing.
+Nothing here knows how it is sent; `client` does, one way that waits and one that does not. Before it is first sent,
+every event has an id and every query a key, so that sending again changes nothing.
 """
 
 from __future__ import annotations

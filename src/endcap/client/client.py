@@ -1,7 +1,7 @@
 """Sending calls over HTTP: `Client` waits for the answer, `AsyncClient` lets others work meanwhile.
 
-Both have the methods of `calls`; only how they send differs. Connections are kept and used again; close the client, or use
-it as a context manager. A client may be shared, `Client` by threads and `AsyncClient` by the tasks of one loop.
+Both have the methods of `calls`; only how they send differs. Connections are kept and used again; close the client, or
+use it as a context manager. A client may be shared, `Client` by threads and `AsyncClient` by the tasks of one loop.
 """
 
 from __future__ import annotations
