@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import msgspec
 import polars as pl
 
 from endcap.app import catalogue
+from endcap.app.gorse_known import KnownItems
 from endcap.app.gorse_words import Feedback, GorseItem, event_of, feedback_of, item_fields, user_fields
 from endcap.app.queries import MAX_LISTED, MAX_N
 from endcap.core.errors import CallerError, NotFoundError
@@ -33,6 +35,10 @@ class Gorse:
         self.shop = shop
         self._lock = Lock()
         self._catalogue: tuple[int, pl.DataFrame] = (-1, pl.DataFrame())
+
+    @cached_property
+    def _known_items(self) -> KnownItems:
+        return KnownItems(self.shop.store)
 
     def insert(self, feedback: Sequence[Feedback]) -> int:
         """Record all or none; returns how many were given. CallerError for a type that the settings do not name."""
@@ -73,8 +79,8 @@ class Gorse:
         self, user_id: str, n: int, offset: int = 0, categories: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> Slate:
         """A page of what fits a user, without what they know already where the settings say so."""
-        read = self._read(user_id) if self.shop.config.gorse.hide_read else []
-        return self._page(Query(user_id=user_id, categories=tuple(categories)), n, offset, [*exclude, *read])
+        known = self._known(user_id) if self.shop.config.gorse.hide_read else []
+        return self._page(Query(user_id=user_id, categories=tuple(categories)), n, offset, [*exclude, *known])
 
     def write_back(self, slate: Slate, user_id: str, feedback_type: str, delay_ms: int) -> None:
         """Record that a slate was shown. delay_ms: how much later it is to count."""
@@ -87,7 +93,7 @@ class Gorse:
 
     def popular(self, n: int, offset: int, category: str = "", user_id: str = "") -> Slate:
         """What sells best these days. user_id: without what this user knows."""
-        return self._page(Query(categories=_one(category)), n, offset, self._read(user_id) if user_id else [])
+        return self._page(Query(categories=_one(category)), n, offset, self._known(user_id) if user_id else [])
 
     def neighbours(self, item_id: str, n: int, offset: int, category: str = "") -> Slate:
         """What goes with an item. NotFoundError for one that the release does not know."""
@@ -109,7 +115,7 @@ class Gorse:
         if category:
             known &= pl.col("categories").list.contains(category)
         if user_id:
-            known &= ~pl.col("item_id").is_in(self._read(user_id))
+            known &= ~pl.col("item_id").is_in(self._known(user_id))
         found = self._items().filter(known).sort("created_ms", "item_id", descending=[True, False])
         return found.select("item_id", "created_ms").slice(offset, n).rows()
 
@@ -173,12 +179,8 @@ class Gorse:
                 newest[key] = entry
         return list(newest.values())
 
-    def _read(self, user_id: str) -> list[str]:
-        """The items that a user gave any feedback on until now, the newest first."""
-        now_ms = self.shop.clock()
-        acts = [event for _, event in self.shop.store.events_of([user_id]) if event.ts_ms <= now_ms]
-        acts.sort(key=lambda event: -event.ts_ms)
-        return list(dict.fromkeys(event.item_id for event in acts if event.item_id is not None))
+    def _known(self, user_id: str) -> list[str]:
+        return self._known_items.of(user_id, self.shop.clock())
 
     def _page(self, query: Query, n: int, offset: int, without: Sequence[str]) -> Slate:
         """Some places of a slate, without some items: the first of them by the filters, the rest afterwards."""
