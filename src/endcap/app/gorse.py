@@ -117,15 +117,16 @@ class Gorse:
         if user_id:
             known &= ~pl.col("item_id").is_in(self._known(user_id))
         found = self._items().filter(known).sort("created_ms", "item_id", descending=[True, False])
-        return found.select("item_id", "created_ms").slice(offset, n).rows()
+        page = found.slice(offset, n)
+        return list(zip(page["item_id"].to_list(), page["created_ms"].to_list(), strict=True))
 
     def put_items(self, items: Sequence[GorseItem]) -> int:
         """Insert or replace items; what Gorse has no word for, such as a price, stays. CallerError for the first that
         is wrong; those that are right are kept."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for item in items:
             known = self.shop.store.item(item.item_id)
-            said = {"title": "", "categories": [], "created_ms": None, "availability": "in_stock"}
+            said: dict[str, Any] = {"title": "", "categories": [], "created_ms": None, "availability": "in_stock"}
             fields = item_fields(replace(item, labels=[] if item.labels is None else item.labels), known)
             rows.append({**said, **fields, "item_id": item.item_id})
         return _all(catalogue.put_fields(self.shop.store, self.shop.config.items, rows, ITEM_GIVEN))

@@ -32,7 +32,7 @@ class GorseRoute(APIRoute):
                 return await handler(request)
             except RequestValidationError as error:
                 details = [{**detail, "loc": detail["loc"][1:]} for detail in error.errors()]
-                where = ".".join(str(part) for part in details[0]["loc"]) if details else "body"
+                where = ".".join(str(part) for part in details[0]["loc"]) or "body"
                 raise BadRequestError(sentence(details), where=where, next_step=ROUTES_NEXT_STEP) from error
             except CallerError as error:
                 if error.http_status != CallerError.http_status:

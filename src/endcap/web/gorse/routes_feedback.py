@@ -11,7 +11,7 @@ from endcap.app.gorse_words import Feedback, ms_of, time_of
 from endcap.core.errors import NotFoundError
 from endcap.web.deps import json_declared
 from endcap.web.gorse.asking import Cursor, GorseDep, PageN, cursor_of, gorse_router, place_of
-from endcap.web.gorse.schemas import FeedbackIterator, GorseFeedback, RowAffected
+from endcap.web.gorse.schemas import FeedbackIterator, GorseFeedback, GorseFeedbackOut, RowAffected
 from endcap.web.problems import error_responses
 
 router = gorse_router()
@@ -44,7 +44,7 @@ async def listed_of_type(gorse: GorseDep, feedback_type: str, n: PageN = 10, cur
 
 
 @router.get("/feedback/{user_id}/{item_id}", summary="Feedback of a user on an item")
-async def of_pair(gorse: GorseDep, user_id: str, item_id: str) -> list[GorseFeedback]:
+async def of_pair(gorse: GorseDep, user_id: str, item_id: str) -> list[GorseFeedbackOut]:
     """The newest act of each type."""
     return told(await run_in_threadpool(gorse.feedback_of_user, user_id, item_id))
 
@@ -54,7 +54,7 @@ async def of_pair(gorse: GorseDep, user_id: str, item_id: str) -> list[GorseFeed
     summary="Feedback of a type, of a user on an item",
     responses=error_responses(404),
 )
-async def of_key(gorse: GorseDep, feedback_type: str, user_id: str, item_id: str) -> GorseFeedback:
+async def of_key(gorse: GorseDep, feedback_type: str, user_id: str, item_id: str) -> GorseFeedbackOut:
     """The newest such act. 404 where there is none."""
     for entry in await run_in_threadpool(gorse.feedback_of_user, user_id, item_id):
         if entry.feedback_type == feedback_type:
@@ -63,13 +63,13 @@ async def of_key(gorse: GorseDep, feedback_type: str, user_id: str, item_id: str
 
 
 @router.get("/user/{user_id}/feedback", summary="Feedback of a user")
-async def of_user(gorse: GorseDep, user_id: str) -> list[GorseFeedback]:
+async def of_user(gorse: GorseDep, user_id: str) -> list[GorseFeedbackOut]:
     """The newest act of each type on each item, oldest first."""
     return told(await run_in_threadpool(gorse.feedback_of_user, user_id))
 
 
 @router.get("/user/{user_id}/feedback/{feedback_type}", summary="Feedback of a type, of a user")
-async def of_user_and_type(gorse: GorseDep, user_id: str, feedback_type: str) -> list[GorseFeedback]:
+async def of_user_and_type(gorse: GorseDep, user_id: str, feedback_type: str) -> list[GorseFeedbackOut]:
     """The newest act on each item, oldest first."""
     found = await run_in_threadpool(gorse.feedback_of_user, user_id)
     return told(entry for entry in found if entry.feedback_type == feedback_type)
@@ -77,13 +77,13 @@ async def of_user_and_type(gorse: GorseDep, user_id: str, feedback_type: str) ->
 
 @router.get("/item/{item_id}/feedback/", include_in_schema=False)
 @router.get("/item/{item_id}/feedback", summary="Feedback on an item")
-async def of_item(gorse: GorseDep, item_id: str) -> list[GorseFeedback]:
+async def of_item(gorse: GorseDep, item_id: str) -> list[GorseFeedbackOut]:
     """The newest act of each type of each user, oldest first. Reads the whole log: for looking into things only."""
     return told(await run_in_threadpool(gorse.feedback_of_item, item_id))
 
 
 @router.get("/item/{item_id}/feedback/{feedback_type}", summary="Feedback of a type, on an item")
-async def of_item_and_type(gorse: GorseDep, item_id: str, feedback_type: str) -> list[GorseFeedback]:
+async def of_item_and_type(gorse: GorseDep, item_id: str, feedback_type: str) -> list[GorseFeedbackOut]:
     """The newest act of each user, oldest first. Reads the whole log: for looking into things only."""
     found = await run_in_threadpool(gorse.feedback_of_item, item_id)
     return told(entry for entry in found if entry.feedback_type == feedback_type)
@@ -102,9 +102,9 @@ def heard(feedback: Iterable[GorseFeedback]) -> list[Feedback]:
     ]
 
 
-def told(feedback: Iterable[Feedback]) -> list[GorseFeedback]:
+def told(feedback: Iterable[Feedback]) -> list[GorseFeedbackOut]:
     return [
-        GorseFeedback(
+        GorseFeedbackOut(
             feedback_type=entry.feedback_type,
             user_id=entry.user_id,
             item_id=entry.item_id,

@@ -29,6 +29,15 @@ class GorseFeedback(_Gorse):
     comment: str = Field("", max_length=10_000, description="Not kept.")
 
 
+class GorseFeedbackOut(_Gorse):
+    feedback_type: str
+    user_id: str
+    item_id: str
+    timestamp: str
+    value: float
+    comment: str = Field("", description="Always empty: it is not kept.")
+
+
 class GorseItemIn(_Gorse):
     """An item. Comment is its title."""
 
@@ -101,7 +110,7 @@ class UserIterator(_Gorse):
 
 class FeedbackIterator(_Gorse):
     cursor: str = Field(description="For the next page; empty at the end.")
-    feedback: list[GorseFeedback]
+    feedback: list[GorseFeedbackOut]
 
 
 class HealthStatus(_Gorse):
