@@ -1,6 +1,6 @@
 """A shop's own server asks Endcap: a page for a shopper, the next page, what they did, and a price that changed.
 
-    python examples/client.py http://127.0.0.1:8765
+python examples/client.py http://127.0.0.1:8765
 """
 
 from __future__ import annotations

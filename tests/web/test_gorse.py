@@ -82,7 +82,12 @@ def test_the_settings_say_what_a_type_means(trained_with, planted):
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"{}", b'[{"UserId": "u"}]', b'[{"FeedbackType": "read", "UserId": "u", "ItemId": "i", "Timestamp": "soon"}]'],
+    [
+        b"{",
+        b"{}",
+        b'[{"UserId": "u"}]',
+        b'[{"FeedbackType": "read", "UserId": "u", "ItemId": "i", "Timestamp": "soon"}]',
+    ],
 )
 def test_wrong_feedback_is_a_400(client, body):
     answer = client.post("/api/feedback", content=body, headers={"Content-Type": "application/json"})

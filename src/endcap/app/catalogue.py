@@ -1,7 +1,7 @@
 """The catalogue and the users, changed one row or a batch at a time while the shop is open.
 
-Rows are read as those of a file of JSON lines are, by the rules of `data.catalogue_checks`; beside these, no id may hold
-control characters, and a field that there is not is an error.
+Rows are read as those of a file of JSON lines are, by the rules of `data.catalogue_checks`; beside these, no id may
+hold control characters, and a field that there is not is an error.
 """
 
 from __future__ import annotations

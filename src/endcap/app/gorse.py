@@ -1,6 +1,6 @@
 """What a shop that speaks Gorse's words may ask of this one.
 
-Written after the routes of Gorse 0.4 and 0.5 (github.com/gorse-io/gorse, server/rest.go); docs/gorse.md says what differs.
+Written after the routes of Gorse 0.4 and 0.5 (gorse-io/gorse, server/rest.go); docs/gorse.md says what differs.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Gorse:
         return 0, found
 
     def put_users(self, users: Sequence[tuple[str, Any, str]]) -> int:
-        """Insert or replace users: id, labels, comment. CallerError for the first that is wrong; the others are kept."""
+        """Insert or replace users: id, labels, comment. CallerError for the first that is wrong; others are kept."""
         rows = [{"user_id": user_id, "attributes": user_fields(labels, said)} for user_id, labels, said in users]
         return _all(catalogue.put_users(self.shop.store, rows))
 
