@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from endcap.app.gorse_settings import GorseConfig
+from endcap.app.limits import LimitsConfig
+from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
@@ -24,6 +27,7 @@ from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
 from endcap.encoders.speech import SpeechConfig
 from endcap.encoders.text import TextEncoderConfig
+from endcap.index.build import IndexConfig
 from endcap.models.buy_again import BuyAgainConfig
 from endcap.models.config import SequenceConfig
 from endcap.models.neighbour_fits import NeighbourConfig
@@ -34,6 +38,7 @@ from endcap.models.transitions import TransitionConfig
 from endcap.models.words import WordsConfig
 from endcap.recommend.select import SlateConfig
 
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 SOURCES = (
     "buy_again",
     "together",
@@ -111,6 +116,41 @@ class JudgeConfig(Section):
 class ServeConfig(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8765, ge=1, le=65535, description="Port to listen on.")
+    budget_ms: float = Field(
+        500.0, ge=0, description="Time that an answer may take; stages that do not fit give way. 0: any."
+    )
+    workers: int = Field(1, ge=1, description="Processes that answer. More than one needs the store on Postgres.")
+    origins: tuple[str, ...] = Field(
+        (),
+        description="Web sites whose pages may call from a browser, each as `https://shop.example`; none by default.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, so that limits go by the "
+        "caller's address.",
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [origin for origin in origins if not ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no origin; write it as https://shop.example, without a path")
+        return origins
+
+
+class StateConfig(Section):
+    url: str = Field(
+        "",
+        description="Where shoppers' state is kept while the server runs. Empty: in each process. "
+        "`redis://HOST:6379/0`: on Redis, for all workers. The variable `ENDCAP_STATE_URL` goes before it.",
+    )
+    prefix: str = Field(
+        "",
+        description="What the keys on Redis begin with; one for each shop. Empty: the workspace's name and a key of "
+        "its path. Workers that see the workspace under different paths need the same one here.",
+    )
+    timeout_ms: int = Field(250, ge=1, description="Longest wait for Redis; then an answer does without it.")
 
 
 class Config(DataConfig):
@@ -131,9 +171,13 @@ class Config(DataConfig):
     fusion: FusionConfig = FusionConfig()
     ranker: RankerConfig = RankerConfig()
     judge: JudgeConfig = JudgeConfig()
+    index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
     gorse: GorseConfig = GorseConfig()
+    log: LogConfig = LogConfig()
+    limits: LimitsConfig = LimitsConfig()
+    state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:

@@ -36,7 +36,7 @@ from endcap.core.types import Availability
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
-from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
+from endcap.recommend.filters import Eligible, catalogue_filters
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
 from endcap.recommend.search import Searcher
@@ -46,7 +46,8 @@ from endcap.recommend.select import Best, NewItems, SlateConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Release:
-    """A loaded release. seq: the newest event of the log that its histories hold."""
+    """A loaded release. seq: the newest event of the log that its histories hold. fusion, slate: what its pipeline was
+    built with."""
 
     manifest: Manifest
     fitted: Fitted
@@ -55,6 +56,8 @@ class Release:
     searcher: Searcher
     eligible: Eligible
     seq: int
+    fusion: Fusion
+    slate: SlateConfig
 
     @property
     def id(self) -> str:
@@ -79,7 +82,7 @@ def build_pipeline(
         scorer=fusion.scorer,
         shortlist=fusion.shortlist,
         second_look=_second_look(fusion.judged, fitted.table),
-        filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
+        filters=(eligible, *catalogue_filters(fitted.table)),
         selectors=selectors(slate or SlateConfig(), fitted.stats),
         per_source=per_source,
         fallback=fitted.best_sellers(),
@@ -127,7 +130,7 @@ def write_release(
         fitted.table.save(folder / "items.parquet")
         fitted.stats.save(folder / "stats")
         histories.save(folder / "histories")
-        save_sources(fitted.sources, folder / "sources")
+        save_sources(fitted.sources, folder / "sources", config.index)
         fusion.save(folder / "ranker")
         if content is not None:
             (folder / "content").mkdir()
@@ -158,7 +161,8 @@ def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | N
     fusion = read_fusion(folder, names)
     pipeline, eligible = build_pipeline(fitted, fusion, per_source, slate=slate)
     searcher = read_search(folder, fitted, fusion, pipeline.filters)
-    return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, searcher, eligible, seq)
+    histories = Histories.load(folder / "histories")
+    return Release(manifest, fitted, histories, pipeline, searcher, eligible, seq, fusion, slate or SlateConfig())
 
 
 def read_fusion(folder: Path, names: Sequence[str]) -> Fusion:

@@ -18,6 +18,7 @@ from endcap.core.errors import DataError
 from endcap.core.protocols import CandidateSource
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
+from endcap.features.sessions import owned
 from endcap.features.stats import ItemStats
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ class Run:
         store = self.shop.store
         self.seq, self.fingerprint = store.last_seq(), store.fingerprint()
         # one moment of the log, however much is recorded meanwhile
-        log = store.events().filter(pl.col("seq") <= self.seq)
+        log = owned(store.events().filter(pl.col("seq") <= self.seq))
         if self.config.train.split == "leave_one_out":
             log = one_by_one(log)
         self.bought = learnable(log, self.shop.folder)
         ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
+        self.items_version = store.items_version()
         self.table = ItemTable.build(store.items(), ids)
         self.histories = Histories.build(log, self.table.ids)
 
@@ -112,4 +114,5 @@ class Run:
             "events": len(self.histories.events),
             "users": len(self.histories),
             "items": len(self.table),
+            "items_version": self.items_version,
         }

@@ -10,10 +10,9 @@ shop.record(event)
 from __future__ import annotations
 
 import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,28 +21,34 @@ import numpy as np
 import polars as pl
 
 from endcap.app import catalogue
+from endcap.app.answering import Answering, asked, searched
+from endcap.app.audit import AuditLog
 from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
-from endcap.app.queries import MAX_QUERY, checked
+from endcap.app.keys import Keys
+from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
+from endcap.app.state import State
+from endcap.app.watching import Watch
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Context, Event, EventType, Item, Placement, Query, Recommendation, Slate
+from endcap.core.types import Event, EventType, Item, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
 from endcap.data.open_store import open_store
+from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
-from endcap.recommend.search import Found, Searcher
 
 if TYPE_CHECKING:
     from endcap.app.pretrain import Pretrained
+    from endcap.app.publish import Release
     from endcap.app.refit import Refitted
     from endcap.app.train import Trained
     from endcap.encoders.speech import Transcript
@@ -76,7 +81,8 @@ class UserView:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ready: a release is loaded and events can be recorded. last_seq: the newest event in the log."""
+    """ready: a release is loaded and answers. last_seq: the newest event in the log. degraded: what it answers
+    without. problem: why it is not ready, or what is wrong."""
 
     ready: bool
     release: str | None = None
@@ -84,6 +90,7 @@ class Health:
     users: int = 0
     last_seq: int = 0
     problem: str = ""
+    degraded: tuple[str, ...] = ()
 
 
 class Shop:
@@ -92,8 +99,14 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
-        self._serving = Serving(self.releases, store, config.slate)
+        self.audit = AuditLog(folder, clock)
+        self.keys = Keys(folder, self.audit, clock)
+        self._state = State(config.state, folder)
+        self.memory = self._state.memory
+        self._serving = Serving(self.releases, store, config.slate, self._state.states)
+        self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
+        self.watch: Watch | None = None
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
@@ -148,7 +161,13 @@ class Shop:
         self.close()
 
     def close(self) -> None:
+        self._state.close()
         self.store.close()
+
+    @property
+    def takes_many_writers(self) -> bool:
+        """Whether several processes may record side by side."""
+        return not isinstance(self.store, SqliteStore)
 
     def ingest(
         self,
@@ -208,12 +227,17 @@ class Shop:
         if not found:
             raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
-        self.releases.publish(chosen)
+        with self.audit.act("publish", chosen):
+            self.releases.publish(chosen)
+        self._serving.take_up()
         return chosen
 
     def rollback(self) -> str:
         """Go back to the release published before."""
-        return self.releases.rollback()
+        with self.audit.act("rollback", self.releases.current() or ""):
+            back = self.releases.rollback()
+        self._serving.take_up()
+        return back
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """What training measured for a release (default: the published one)."""
@@ -233,7 +257,11 @@ class Shop:
 
     def record(self, *events: Event) -> Appended:
         """Write events durably; when this returns, the next answer takes them into account."""
-        return self.store.append(check_events(events, self.clock()))
+        checked = check_events(events, self.clock())
+        appended = self.store.append(checked)
+        if self.watch is not None:
+            self.watch.recorded(checked, appended.duplicates)
+        return appended
 
     def put_items(self, *items: Item | Mapping[str, Any]) -> catalogue.Put:
         """Insert or replace items, each judged on its own; what is not named of one gets the default of `Item`."""
@@ -249,44 +277,16 @@ class Shop:
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
-        return self.answer(_asked(user, n, rest))
+        return self.answer(asked(user, n, rest))
 
     def answer(self, query: Query) -> Slate:
         """A slate for a query."""
-        query = checked(query)
-        now_ms = self.clock() if query.now_ms is None else query.now_ms
-        release, known = self._serving.context(query, now_ms)
-        items, degraded = release.pipeline.answer(query, known)
-        return Slate(f"r-{uuid.uuid4().hex}", release.id, query.placement, items, degraded)
+        return self._seen(self._answering.slate(query))
 
     def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.
         Further arguments are the fields of `Query`."""
-        if not text.strip():
-            raise CallerError("Nothing is searched for.", where="q", next_step="Say what to look for.")
-        if len(text) > MAX_QUERY:
-            raise CallerError(
-                f"The query has {len(text):,} characters.", where="q", next_step=f"Send at most {MAX_QUERY:,}."
-            )
-        return self._found(lambda searcher, query, known: searcher.text(query, known, text), user, n, rest)
-
-    def _found(
-        self, find: Callable[[Searcher, Query, Context], Found], user: str | None, n: int, rest: dict[str, Any]
-    ) -> Slate:
-        query = checked(_asked(user, n, rest, placement=Placement.SEARCH))
-        now_ms = self.clock() if query.now_ms is None else query.now_ms
-        release, known = self._serving.context(query, now_ms)
-        found = find(release.searcher, query, known)
-        items = tuple(
-            Recommendation(
-                release.fitted.table.ids.ids[item],
-                float(score),
-                ways[0],
-                release.pipeline.plain(f"found_{ways[0]}", query.locale),
-            )
-            for item, score, ways in zip(found.items, found.scores, found.ways, strict=True)
-        )
-        return Slate(f"s-{uuid.uuid4().hex}", release.id, query.placement, items, found.degraded)
+        return self._seen(self._answering.found(*searched(text, user, n, rest)))
 
     def search_spoken(self, clip: bytes, user: str | None = None, n: int = 10, **rest: Any) -> tuple[Slate, Transcript]:
         """As `search`, for words that were spoken: a sound file's bytes. Needs the extra `speech`.
@@ -310,7 +310,10 @@ class Shop:
                 next_step="Train again, with `content` among [train] sources and `image` among [content] modalities; "
                 "the training's notes say what else is missing.",
             )
-        return self._found(lambda searcher, query, known: searcher.picture(query, known, picture), user, n, rest)
+        query = asked(user, n, rest, placement=Placement.SEARCH)
+        return self._seen(
+            self._answering.found(lambda searcher, query, known: searcher.picture(query, known, picture), query)
+        )
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
         """Items to show beside one, for no shopper in particular."""
@@ -324,13 +327,13 @@ class Shop:
 
     def user(self, user_id: str) -> UserView:
         """What is known of a shopper. NotFoundError for a stranger."""
-        release, states = self._serving.current()
+        release, seen, _ = self._serving.known(user_id)
         attributes = self.store.user(user_id)
-        if attributes is None and not states.knows(user_id):
+        if attributes is None and not seen.is_known:
             raise NotFoundError(
                 f"There is no user {user_id!r}.", where="user_id", next_step="Record an event of theirs."
             )
-        known = context(states.history(user_id), self.clock(), Placement.HOME)
+        known = context(seen.history, self.clock(), Placement.HOME)
         ids = release.fitted.table.ids.ids
         favourites = known.bought[np.lexsort((known.bought, -known.bought_n))][:10]
         return UserView(
@@ -345,25 +348,25 @@ class Shop:
 
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """What a shopper reads for each item; its id where there is nothing else."""
-        known = self.store.titles(item_ids)
+        known = self._serving.titles(item_ids)
         return {item_id: known.get(item_id) or item_id for item_id in item_ids}
 
     def health(self) -> Health:
         """Never raises: what is wrong is in `problem`."""
         try:
-            release, _ = self._serving.current()
-            last_seq = self.store.last_seq()
+            release, last_seq, degraded, problem = self._serving.standing()
         except Exception as error:  # health is asked when things are broken, and has to say so
             return Health(ready=False, problem=str(error))
-        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq)
+        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq, problem, degraded)
+
+    def held(self) -> tuple[Release, int] | None:
+        """The release that is loaded and the newest seq its answers know of, as they are; None before the first."""
+        return self._serving.held()
+
+    def _seen(self, slate: Slate) -> Slate:
+        if self.watch is not None:
+            self.watch.answered(slate)
+        return slate
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"
-
-
-def _asked(user: str | None, n: int, rest: dict[str, Any], **ours: Any) -> Query:
-    """rest: fields of `Query` by name. CallerError for any other, and for those that are ours to set."""
-    free = [field.name for field in fields(Query) if field.name not in ("user_id", "n", *ours)]
-    if wrong := sorted(rest.keys() - set(free)):
-        raise CallerError("This is not asked here.", where=wrong[0], next_step=f"One may ask by: {', '.join(free)}.")
-    return Query(user_id=user, n=n, **ours, **rest)

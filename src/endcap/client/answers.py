@@ -20,7 +20,7 @@ class Recommended(msgspec.Struct, frozen=True):
 class Slate(msgspec.Struct, frozen=True):
     """The list to show, best first. Events that it leads to quote `recommendation_id`.
 
-    asked, earlier: the query that it answers, and what pages before it showed; `more` goes on from there.
+    asked: the query that it answers, from which `more` goes on.
     """
 
     recommendation_id: str
@@ -29,7 +29,6 @@ class Slate(msgspec.Struct, frozen=True):
     items: tuple[Recommended, ...]
     degraded: tuple[str, ...] = ()
     asked: dict[str, Any] = {}
-    earlier: tuple[str, ...] = ()
 
     def item_ids(self) -> list[str]:
         return [item.item_id for item in self.items]

@@ -61,25 +61,24 @@ def recommend(
         "item_id": item_id,
         "cart": None if cart is None else list(cart),
         "exclude": list(exclude),
-        "categories": list(categories),
+        "filters": {"categories": list(categories)} if categories else None,
         "session_events": [dict(act) for act in session_events],
         "hide_bought": hide_bought,
         "locale": locale,
         "now_ms": now_ms,
     }
-    return _asked({name: value for name, value in asked.items() if value not in (None, [])}, ())
+    return _asked({name: value for name, value in asked.items() if value not in (None, [])})
 
 
 def more(slate: Slate, n: int | None = None) -> Call[Slate]:
-    """The next page: the same query without what this slate and the pages before it showed. n: as many as before."""
+    """The next page: the same query without what this slate and the pages before it showed. n: as many again."""
     if not slate.asked:
         raise CallerError(
             "The slate is not the answer to a recommendation.",
             where="more",
             next_step="Give it what `recommend` or `more` returned.",
         )
-    asked = slate.asked if n is None else {**slate.asked, "n": n}
-    return _asked(asked, (*slate.earlier, *slate.item_ids()))
+    return _asked({**slate.asked, "after": slate.recommendation_id, **({} if n is None else {"n": n})})
 
 
 def similar(item_id: str, n: int = 10, *, locale: str = "en") -> Call[Slate]:
@@ -156,14 +155,13 @@ def health() -> Call[Health]:
     return Call("GET", "/health/ready", _reader(Health), answers_with=frozenset({200, 503}))
 
 
-def _asked(asked: dict[str, Any], earlier: tuple[str, ...]) -> Call[Slate]:
-    body = {**asked, "exclude": [*asked.get("exclude", ()), *earlier]} if earlier else asked
+def _asked(asked: dict[str, Any]) -> Call[Slate]:
     read = _reader(Slate)
     return Call(
         "POST",
         "/v1/recommendations",
-        lambda answer: msgspec.structs.replace(read(answer), asked=asked, earlier=earlier),
-        body=msgspec.json.encode(body),
+        lambda answer: msgspec.structs.replace(read(answer), asked=asked),
+        body=msgspec.json.encode(asked),
         headers={"Content-Type": JSON, **_key()},
     )
 

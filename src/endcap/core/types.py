@@ -31,6 +31,7 @@ class EventType(StrEnum):
     SEARCH = "search"
     RATING = "rating"
     SHARE = "share"
+    LOGIN = "login"
 
     @property
     def code(self) -> int:
@@ -38,6 +39,12 @@ class EventType(StrEnum):
 
 
 EVENT_CODES = {kind.value: code for code, kind in enumerate(EventType)}
+SESSION_PREFIX = "session:"
+
+
+def session_user(session_id: str) -> str:
+    """The user id under which the log keeps what a session does anonymously. No shopper may be called so."""
+    return SESSION_PREFIX + session_id
 
 
 class Availability(StrEnum):
@@ -64,10 +71,11 @@ class Placement(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One act on one item (or one search). `event_id` makes recording it idempotent.
+    """One act on one item (or one search, or a login). `event_id` makes recording it idempotent.
 
-    price: per unit, in `currency`. value: a rating. session_id: the visit or, for purchases, the order:
-    purchases that share it were one basket.
+    user_id: of an anonymous act it is `session_user(session_id)`. price: per unit, in `currency`. value: a rating.
+    session_id: the visit or, for purchases, the order: purchases that share it were one basket. A login says that
+    the session is the user's (`features.sessions` has the rule).
     """
 
     event_type: EventType
@@ -83,6 +91,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     query: str | None = None
     placement: str | None = None
     recommendation_id: str | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.session_id is not None and self.user_id == SESSION_PREFIX + self.session_id
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -106,9 +118,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Query:
     """A request for a slate.
 
-    cart, exclude: shop item ids. item_id: the item being looked at. session_events: acts of this visit that were
-    not recorded; they count for this answer only. now_ms None means the clock's time. hide_bought None means the
-    placement's own rule.
+    session_id: asked without a user_id, the shopper is whoever the session belongs to. cart, exclude: shop item ids.
+    item_id: the item being looked at. session_events: acts of this visit that were not recorded; they count for this
+    answer only. now_ms None means the clock's time. hide_bought None means the placement's own rule. categories,
+    brands: one of them; attributes: (name, value), all of them; min_price, max_price: of items with a price. after: the
+    recommendation_id of the page before. budget_ms None means the shop's own.
     """
 
     user_id: str | None = None
@@ -120,8 +134,15 @@ class Query:
     session_events: tuple[Event, ...] = ()
     exclude: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    min_price: float | None = None
+    max_price: float | None = None
     hide_bought: bool | None = None
+    after: str | None = None
+    budget_ms: float | None = None
     locale: str = "en"
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +160,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
+    """score: comparable within one slate only. source: which candidate source spoke loudest. reason: why, in words.
+    title: what a shopper reads, the id where there is none."""
+
     item_id: str
+    title: str
     score: float
     source: str
     reason: str
@@ -147,13 +172,15 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """The list returned. Events about it quote `recommendation_id`. degraded: stages that gave way to a fallback."""
+    """The list returned. Events about it quote `recommendation_id`, and `after` it comes the next page. degraded:
+    stages that gave way to a fallback. stages: the seconds that each took."""
 
     recommendation_id: str
     release: str
     placement: Placement
     items: tuple[Recommendation, ...]
     degraded: tuple[str, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

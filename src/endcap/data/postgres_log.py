@@ -20,7 +20,7 @@ from endcap.data.postgres import Connection, Database, begin
 
 LOCK = "events"
 PAGE = 100_000
-STEP = 100_000
+STEP = 50_000
 
 _NAMES = tables.names(tables.EVENTS)
 _TEXTS = [column.name for column in tables.EVENTS if column.dtype == pl.String()]
@@ -65,6 +65,13 @@ def refuse_nul_in_table(table: pl.DataFrame) -> None:
 def last_seq(connection: Connection) -> int:
     row = connection.execute(_LAST).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def position(connection: Connection) -> tuple[int, int]:
+    """last_seq and the catalogue's version, by one question."""
+    query = f"SELECT ({_LAST}), (SELECT value FROM meta WHERE key = 'items_version')"  # noqa: S608
+    row = connection.execute(query.encode()).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1] or 0))
 
 
 def insert(connection: Connection, schema: str, rows: Rows) -> dict[str, int]:

@@ -6,7 +6,7 @@ it maps the files and slices a user's part when that user first appears.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from endcap.core.types import EVENT_CODES, EventType, Int32Array, Int64Array
 from endcap.features.ids import UNKNOWN, Vocabulary, keys64
+from endcap.features.sessions import Logins, owned
 
 REMEMBERED = tuple(
     EventType(name) for name in ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "rating", "share")
@@ -40,6 +41,10 @@ class History:
         """The events strictly earlier than `ts_ms`."""
         return self.take(slice(0, int(np.searchsorted(self.ts_ms, ts_ms, side="left"))))
 
+    def within(self, n_items: int) -> History:
+        """The events on the first so many items."""
+        return self if not len(self) or int(self.items.max()) < n_items else self.take(self.items < n_items)
+
     def kept(self, n: int) -> History:
         """The newest `n` purchases and the newest `n` other events, so that browsing does not push orders out."""
         if len(self) <= n:
@@ -64,17 +69,21 @@ NOTHING = History(np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histories:
-    """Every user's history. offsets: int64 [u + 1]; user r owns the events offsets[r]:offsets[r + 1] of `events`."""
+    """Every user's history. offsets: int64 [u + 1]; user r owns the events offsets[r]:offsets[r + 1] of `events`.
+    logins: whose each session is that somebody logged in to."""
 
     users: Vocabulary
     offsets: Int64Array
     events: History
+    logins: Logins = field(default_factory=Logins.none)
 
     @classmethod
     def build(cls, events: pl.LazyFrame, items: Vocabulary) -> Histories:
-        """From canonical events. Kept are the remembered kinds on known items; ties in time keep the log's order."""
+        """From canonical events in the log's order. Kept are the remembered kinds on known items; ties in time keep the
+        order in which the events became the user's."""
         frame = (
-            events.filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]))
+            owned(events)
+            .filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]))
             .select("user_id", "item_id", "event_type", "ts_ms", "session_id")
             .join(items.mapping().lazy().rename({"id": "item_id"}), on="item_id", how="inner", maintain_order="left")
             .sort("user_id", "ts_ms", maintain_order=True)
@@ -93,6 +102,7 @@ class Histories:
                 frame["ts_ms"].to_numpy(),
                 _basket_keys(frame["session_id"], frame["ts_ms"]),
             ),
+            Logins.build(events),
         )
 
     def __len__(self) -> int:
@@ -125,25 +135,27 @@ class Histories:
 
     def _of(self, kept: NDArray[np.bool_]) -> Histories:
         before = np.concatenate([[0], np.cumsum(kept)])
-        return Histories(self.users, before[self.offsets].astype(np.int64), self.events.take(kept))
+        return Histories(self.users, before[self.offsets].astype(np.int64), self.events.take(kept), self.logins)
 
     def save(self, folder: Path) -> None:
         self.users.save(folder / "users.parquet")
         np.save(folder / "offsets.npy", self.offsets)
         for name in ("items", "kinds", "ts_ms", "baskets"):
             np.save(folder / f"{name}.npy", getattr(self.events, name))
+        self.logins.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Histories:
         """Memory-mapped: pages are read when a user's slice is."""
         arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             for name in ("items", "kinds", "ts_ms", "baskets")
         }
         return cls(
             Vocabulary.load(folder / "users.parquet"),
             np.load(folder / "offsets.npy", allow_pickle=False),
             History(**arrays),
+            Logins.load(folder),
         )
 
 

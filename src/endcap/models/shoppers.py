@@ -17,7 +17,7 @@ from endcap.core.ranking import best_positions
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
 from endcap.features.sequences import Histories
-from endcap.models.evidence import SILENCE, DenseEvidence
+from endcap.models.evidence import SILENCE, summed
 
 DAY_MS = 86_400_000
 REMOVE = EventType.REMOVE_FROM_CART.code
@@ -56,16 +56,15 @@ class SimilarShoppers:
         if not len(items):
             return SILENCE
         entries, lengths = spans(self._tastes, items)
-        values = self._tastes.data[entries] * np.repeat(weights, lengths)
+        values = self._tastes.data[entries] * weights.repeat(lengths)
         likeness = np.bincount(self._tastes.indices[entries], values, len(self._rows)).astype(np.float32)
-        place = int(np.searchsorted(self._rows, context.row))
+        place = int(self._rows.searchsorted(context.row))
         if place < len(self._rows) and self._rows[place] == context.row:
             likeness[place] = 0  # a shopper is not their own neighbour
         nearest = best_positions(likeness, self._config.neighbours, above=0).astype(np.int32)
         entries, lengths = spans(self._lately, nearest)
-        votes = self._lately.data[entries] * np.repeat(likeness[nearest], lengths)
-        scores = np.bincount(self._lately.indices[entries], votes, self._lately.shape[1])
-        return DenseEvidence(scores)
+        votes = self._lately.data[entries] * likeness[nearest].repeat(lengths)
+        return summed(self._lately.indices[entries], votes, self._lately.shape[1])
 
     def explain(self, context: Context, item: int) -> Reason | None:
         return Reason(self.name, self.name)
@@ -134,7 +133,7 @@ def spans(matrix: sparse.csr_array, rows: Int32Array) -> tuple[np.ndarray[tuple[
     lengths = matrix.indptr[rows + 1] - matrix.indptr[rows]
     if not len(rows):
         return np.empty(0, np.int64), lengths
-    offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+    offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
     return offsets + np.arange(int(lengths.sum())), lengths
 
 
@@ -146,7 +145,7 @@ def _summed(users: Int32Array, items: Int32Array, values: Float32Array, shape: t
 
 def _load(folder: Path, name: str, shape: tuple[int, int]) -> sparse.csr_array:
     data, indices, indptr = (
-        np.load(folder / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False)
+        np.asarray(np.load(folder / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False))
         for part in ("data", "indices", "indptr")
     )
     return sparse.csr_array((data, indices, indptr), shape=shape, copy=False)

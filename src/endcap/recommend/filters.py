@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from endcap.core.protocols import Filter
 from endcap.core.ranking import among
+from endcap.core.slates import NONE_SHOWN, Hashes, item_hashes, parse
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
 from endcap.features.items import ItemTable
 
@@ -60,6 +62,7 @@ class InCategories:
     name = "in_categories"
 
     def __init__(self, table: ItemTable) -> None:
+        self._table = table
         steps = table.frame.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("place"), "categories")
         members = steps.explode("categories").drop_nulls().group_by("categories").agg("place")
         self._members = {name: inside.to_numpy() for name, inside in zip(*members, strict=True)}
@@ -68,7 +71,82 @@ class InCategories:
         if not query.categories:
             return np.ones(len(items), np.bool_)
         wanted = [self._members[name] for name in dict.fromkeys(query.categories) if name in self._members]
-        return np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
+        inside = np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
+        if self._table.changed:
+            for place, item in enumerate(items.tolist()):
+                if (changed := self._table.changed.get(item)) is not None:
+                    inside[place] = not set(query.categories).isdisjoint(changed.categories)
+        return inside
+
+
+class OfBrands:
+    """Items of one of the wanted brands, where the request names some."""
+
+    name = "of_brands"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._table = table
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if not query.brands:
+            return np.ones(len(items), np.bool_)
+        wanted = frozenset(query.brands)
+        return np.fromiter((brand in wanted for brand in self._table.brands_of(items)), np.bool_, len(items))
+
+
+class WithAttributes:
+    """Items that have every wanted attribute at the wanted value."""
+
+    name = "with_attributes"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._table = table
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if not query.attributes:
+            return np.ones(len(items), np.bool_)
+        wanted = set(query.attributes)
+        had = self._table.attributes_of(items)
+        return np.fromiter((wanted <= set(pairs.items()) for pairs in had), np.bool_, len(items))
+
+
+class InPriceRange:
+    """Items of a known price within the range, where the request names one."""
+
+    name = "in_price_range"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._table = table
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        mask = np.ones(len(items), np.bool_)
+        if query.min_price is not None:
+            mask &= self._table.price[items] >= query.min_price
+        if query.max_price is not None:
+            mask &= self._table.price[items] <= query.max_price
+        return mask
+
+
+class NotShown:
+    """Nothing that earlier pages of the same recommendation showed."""
+
+    name = "not_shown"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._ids = table.ids
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if query.after is None:
+            return np.ones(len(items), np.bool_)
+        ids = self._ids.ids
+        hashes = item_hashes(ids[item] if item < len(ids) else "" for item in items.tolist())  # "": a row still blank
+        return ~np.isin(hashes, _shown(query.after))
+
+
+@lru_cache(maxsize=64)
+def _shown(recommendation_id: str) -> Hashes:
+    told = parse(recommendation_id)
+    return NONE_SHOWN if told is None else told.shown
 
 
 def every(filters: Sequence[Filter], query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
@@ -77,3 +155,9 @@ def every(filters: Sequence[Filter], query: Query, context: Context, items: Int3
     for entry in filters:
         mask &= entry.allowed(query, context, items)
     return mask
+
+
+def catalogue_filters(table: ItemTable) -> tuple[Filter, ...]:
+    """All but `Eligible`: what the shopper, the request and the placement rule out."""
+    kinds = (NotExcluded, InCategories, OfBrands, WithAttributes, InPriceRange, NotShown)
+    return (NotBought(), *(kind(table) for kind in kinds))

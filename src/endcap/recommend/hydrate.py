@@ -31,6 +31,7 @@ LEAF = LEVELS.index("leaf")
 LOOKED_AT = ("leaf", "brand")
 GROUP = ("n", "share", "days_since", "days_first", "due")
 SHARE = GROUP.index("share")
+LEAF_LATELY, MIDDLE_LATELY, LOG_PRICE = 10, 11, 12  # among the columns of `_item_columns`
 NEVER = np.array([0, 0, np.nan, np.nan, np.nan], np.float32)
 Block = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]
 
@@ -39,9 +40,8 @@ class Hydrator:
     """Builds the feature matrix. `names` are its columns, in order; a ranker is bound to them."""
 
     def __init__(self, table: ItemTable, stats: ItemStats, sources: Sequence[str]) -> None:
-        self._interval_days = stats.interval_days
-        self._log_price = np.log(np.maximum(np.nan_to_num(table.price, nan=1.0), 0.01)).astype(np.float32)
-        self._log_price[np.isnan(table.price)] = np.nan
+        self._table, self._interval_days = table, stats.interval_days
+        self._log_price = _log(table.price)
         self._items = _item_columns(table, stats, self._log_price)
         self._codes = np.stack([getattr(table, level) for level in LEVELS]) - UNKNOWN  # 0 stands for UNKNOWN
         self.names: tuple[str, ...] = (
@@ -96,6 +96,16 @@ class Hydrator:
             raise ValueError(f"there are {place} columns for {len(self.names)} names")
         return matrix
 
+    def put(self, place: int) -> None:
+        """Take over what the table says of an item now. How a category sells is read from another item of it."""
+        self._codes[:, place] = [getattr(self._table, level)[place] - UNKNOWN for level in LEVELS]
+        self._log_price[place] = _log(self._table.price[place : place + 1])[0]
+        self._items[place, LOG_PRICE] = self._log_price[place]
+        for column, level in ((LEAF_LATELY, "leaf"), (MIDDLE_LATELY, "middle")):
+            codes = getattr(self._table, level)
+            others = (codes[:place] == codes[place]).nonzero()[0] if codes[place] != UNKNOWN else codes[:0]
+            self._items[place, column] = self._items[others[0], column] if len(others) else 0
+
     def _blocks(self, candidates: Candidates, contexts: Sequence[Context]) -> Iterator[Block]:
         """The columns in the order of `names`, several at a time: [n, some]."""
         shoppers, proposed = Shoppers.of(contexts), Lists.joined(candidates.items, candidates.sizes)
@@ -125,11 +135,11 @@ class Hydrator:
     def _taste(self, contexts: Sequence[Context]) -> Float32Array:
         """float32 [q, 2]: how popular what a shopper turned to is, in the mean and the newest; NaN for nobody."""
         seen = Lists.of([context.items for context in contexts])
-        popularity, there = self._items[seen.items, 0], np.flatnonzero(seen.sizes)
+        popularity, there = self._items[seen.items, 0], seen.sizes.nonzero()[0]
         table = np.full((len(contexts), 2), np.nan, np.float32)
         totals = np.bincount(seen.rows, popularity, len(contexts))
         table[there, 0] = totals[there] / seen.sizes[there]
-        table[there, 1] = popularity[np.cumsum(seen.sizes)[there] - 1]
+        table[there, 1] = popularity[seen.sizes.cumsum()[there] - 1]
         return table
 
     def _keys(self, lists: Lists) -> Int64Array:
@@ -181,7 +191,7 @@ class Hydrator:
         n = np.bincount(rows, minlength=q)
         summed = np.zeros(len(known) + q, np.float32)  # a zero goes before each context's prices, so that none is empty
         summed[np.arange(len(known)) + rows + 1] = prices[known]
-        totals = np.add.reduceat(summed, np.cumsum(n) - n + np.arange(q))
+        totals = np.add.reduceat(summed, n.cumsum() - n + np.arange(q))
         return np.where(n > 0, totals / np.maximum(n, 1), np.nan).astype(np.float32)
 
 
@@ -191,8 +201,8 @@ def _totals(shoppers: Shoppers) -> NDArray[np.float64]:
     table = np.full((len(shoppers.now_ms), 5), np.nan)
     table[:, 0] = shoppers.n_orders
     n = shoppers.purchases.sizes
-    there = np.flatnonzero(n)
-    ends = np.cumsum(n)[there]
+    there = n.nonzero()[0]
+    ends = n.cumsum()[there]
     first_ms, last_ms = shoppers.ts_ms[ends - n[there]], shoppers.ts_ms[ends - 1]
     baskets = shoppers.n_orders[there]
     in_baskets = np.bincount(shoppers.bought.rows, shoppers.bought_n, len(n))[there]
@@ -201,6 +211,13 @@ def _totals(shoppers: Shoppers) -> NDArray[np.float64]:
     table[there, 3] = 1 - shoppers.bought.sizes[there] / in_baskets
     table[there, 4] = (last_ms - first_ms) / DAY_MS / np.maximum(baskets - 1, 1)
     return table
+
+
+def _log(price: Float32Array) -> Float32Array:
+    """float32 [n]: NaN where the price is."""
+    logs = np.log(np.maximum(np.nan_to_num(price, nan=1.0), 0.01)).astype(np.float32)
+    logs[np.isnan(price)] = np.nan
+    return logs
 
 
 def _item_columns(table: ItemTable, stats: ItemStats, log_price: Float32Array) -> Float32Array:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from endcap.core.types import Availability
-from endcap.web.schemas import Id, Label, Rejected
+from endcap.web.openapi import SCHEMAS
 
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Label = Annotated[str, Field(max_length=256)]
 Url = Annotated[str, Field(max_length=4096)]
 Value = str | bool | int | float | list[str | int | float | bool] | None
 EXAMPLE: dict[str, Any] = {
@@ -76,11 +78,18 @@ class ItemAnswer(BaseModel):
     created_ms: int | None
 
 
+class RejectedItem(BaseModel):
+    """An item that was not kept."""
+
+    position: int = Field(description="Place in the batch, from 0.")
+    reason: str
+
+
 class ItemsAnswer(BaseModel):
     """accepted: item ids. They are on disk, and the next answer knows of them."""
 
     accepted: list[str]
-    rejected: list[Rejected]
+    rejected: list[RejectedItem]
 
 
 class DeletedAnswer(BaseModel):
@@ -104,3 +113,13 @@ class UserIn(BaseModel):
 class UserPutAnswer(BaseModel):
     user_id: str
     attributes: dict[str, str]
+
+
+def with_items(document: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document with the schemas of a batch, which the route reads by itself."""
+    schemas = document["components"]["schemas"]
+    for model in (ItemIn, ItemsIn):
+        schema = model.model_json_schema(ref_template=f"{SCHEMAS}{{model}}")
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    return document

@@ -6,19 +6,23 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from endcap import __version__
-from endcap.app.gorse import Gorse
 from endcap.app.runtime import Shop
+from endcap.app.tenants import Tenants
 from endcap.core.errors import CallerError
 from endcap.web import (
+    metrics,
+    routes_admin,
     routes_docs,
     routes_events,
     routes_health,
@@ -27,15 +31,23 @@ from endcap.web import (
     routes_search,
     routes_users,
 )
-from endcap.web.catalogue_schemas import ItemIn, ItemsIn
+from endcap.web.access import Access
+from endcap.web.answers import answer_threads
+from endcap.web.bodies import Bodies
+from endcap.web.catalogue_schemas import with_items
+from endcap.web.document import completed
 from endcap.web.gorse import routes_catalogue, routes_feedback, routes_lists
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.metrics import Measured, Metrics, watching
+from endcap.web.openapi import with_messages
+from endcap.web.origins import Origins
 from endcap.web.problems import add_error_handlers
-from endcap.web.schemas import EventIn, EventsIn, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+    from starlette.types import ASGIApp
 
 LOG = logging.getLogger(__name__)
 ROUTES = (
@@ -47,16 +59,21 @@ ROUTES = (
     routes_feedback,
     routes_catalogue,
     routes_lists,
+    routes_admin,
     routes_health,
+    metrics,
     routes_docs,
 )
 GRACE_S = 10
 MAX_PORT = 65535
-SCHEMAS = "#/components/schemas/{model}"
 
 
-def create_app(shop: Shop) -> FastAPI:
-    """The HTTP interface of a shop. Whoever opened the shop closes it."""
+def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
+    """The HTTP interface of one shop, or of several, of which a request reaches the one that its key is of. Whoever
+    opened a shop closes it.
+
+    keys_required: also while the shop has no key. Several shops always need them.
+    """
     app = FastAPI(
         title="Endcap",
         version=__version__,
@@ -66,45 +83,80 @@ def create_app(shop: Shop) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.shop, app.state.media, app.state.gorse = shop, {}, Gorse(shop)
+    app.state.tenants = Tenants(shops, keys_required=keys_required)
+    app.state.metrics = Metrics()
+    app.state.media, app.state.answers, app.state.gorse = {}, answer_threads(), WeakKeyDictionary()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Access, app.state.tenants)
+    if shops[0].config.serve.origins:
+        app.add_middleware(Origins, shops[0].config.serve.origins)
     app.add_middleware(Guard)
+    app.add_middleware(Measured, metrics=app.state.metrics)  # the last that is added is the first that a request meets
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
-    app.openapi = lambda: _with_events(generate())  # type: ignore[method-assign]
+    most = shops[0].config.limits.max_batch
+    app.openapi = cache(lambda: completed(with_items(with_messages(generate())), most))  # type: ignore[method-assign]
     return app
 
 
 def serve(
-    shop: Shop, host: str | None = None, port: int | None = None, announce: Callable[[str], None] = LOG.info
+    shop: Shop,
+    host: str | None = None,
+    port: int | None = None,
+    announce: Callable[[str], None] = LOG.info,
+    *,
+    beside: Sequence[Shop] = (),
 ) -> None:
     """Answer requests until SIGINT or SIGTERM, then finish what was begun and return.
 
     host, port: default to the shop's config; port 0 takes a free one. announce: is told the base URL once requests are
-    taken. CallerError for an address that others can reach, as there are no keys yet to tell them apart, and for a
-    port that is taken.
+    taken. beside: further shops, each reached by its own keys. CallerError for an address that others can reach while
+    there are no keys to tell callers apart, for several shops one of which has none, and for a port that is taken.
     """
-    listener = _listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
-    config = uvicorn.Config(
-        LoopbackOnly(create_app(shop)),
-        log_level="warning",
-        access_log=False,  # it would keep who looked at what
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="on",
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    server = _Server(config, lambda: announce(_url(listener)))
+    is_keyed = bool(shop.keys.known())
+    app = served(shop, *beside, keys_required=is_keyed)
+    wanted = shop.config.serve
+    listener = listen(host or wanted.host, wanted.port if port is None else port, is_keyed=is_keyed)
+    config = settings(app, wanted.trusted_proxies)
+    server = _Server(config, lambda: announce(url_of(listener)))
     with listener, _stopping(server):
         server.run(sockets=[listener])
 
 
-def free_port(host: str, port: int) -> int:
+def served(*shops: Shop, keys_required: bool) -> ASGIApp:
+    """The interface as the server runs it, with what depends on who can reach it.
+
+    CallerError for shops that share a key, and for one that nobody could reach.
+    """
+    app = create_app(*shops, keys_required=keys_required)
+    app.state.tenants.check()
+    return app if keys_required else LoopbackOnly(app)
+
+
+def settings(app: Callable[..., Any], trusted_proxies: Sequence[str] = (), **further: Any) -> uvicorn.Config:
+    """How uvicorn runs an application. trusted_proxies: whose X-Forwarded-For is believed. further: of its own
+    settings."""
+    return uvicorn.Config(
+        app,
+        log_config=None,  # what it has to say goes the way of everything that is logged
+        log_level="warning",
+        access_log=False,  # it would keep who looked at what
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        **further,
+    )
+
+
+def free_port(host: str, port: int, *, is_keyed: bool = False) -> int:
     """A port that can be had at this moment: the one given, or any for 0. CallerError where there is none."""
-    with _listen(host, port) as listener:
+    with listen(host, port, is_keyed=is_keyed) as listener:
         found: int = listener.getsockname()[1]
     return found
 
@@ -123,10 +175,13 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the release before the first request rather than during it."""
-    health = await run_in_threadpool(app.state.shop.health)
-    if not health.ready:
-        LOG.warning("Not ready: %s", health.problem)
-    yield
+    for shop in app.state.tenants.shops:
+        health = await run_in_threadpool(shop.health)
+        if not health.ready:
+            LOG.warning("Not ready: %s", health.problem)
+    async with watching(app.state.tenants.shops, app.state.metrics):
+        yield
+    app.state.answers.shutdown(wait=False)
 
 
 @contextmanager
@@ -147,12 +202,12 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    if not is_loopback(host):
+def listen(host: str, port: int, *, is_keyed: bool) -> socket.socket:
+    if not is_keyed and not is_loopback(host):
         raise CallerError(
             f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
             where="host",
-            next_step="Use 127.0.0.1; where others need it, put a proxy that checks who calls in front.",
+            next_step="Make one with `endcap keys create`, or use 127.0.0.1.",
         )
     if not 0 <= port <= MAX_PORT:
         raise CallerError(
@@ -172,16 +227,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _with_events(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the schemas of events, which the route reads by itself."""
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (Line, EventIn, EventsIn, ItemIn, ItemsIn):
-        schema = model.model_json_schema(ref_template=SCHEMAS)
-        schemas |= schema.pop("$defs", {})
-        schemas[model.__name__] = schema
-    return document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from endcap.app.gorse import Gorse
+from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.problems import ROUTES_NEXT_STEP, error_responses, sentence
 
@@ -47,8 +49,12 @@ def gorse_router() -> APIRouter:
 
 
 async def gorse_of(request: Request) -> Gorse:
-    gorse: Gorse = request.app.state.gorse
-    return gorse
+    """Of the shop that the request reaches; the same for all its requests."""
+    known: WeakKeyDictionary[Shop, Gorse] = request.app.state.gorse
+    shop: Shop = request.state.shop
+    if shop not in known:
+        known[shop] = Gorse(shop)
+    return known[shop]
 
 
 GorseDep = Annotated[Gorse, Depends(gorse_of)]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Query
+from fastapi import Depends, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from endcap.app.gorse import Gorse
 from endcap.app.gorse_words import duration_ms
 from endcap.core.errors import NotFoundError
 from endcap.core.types import Slate
@@ -17,7 +16,6 @@ from endcap.web.gorse.asking import GorseDep, N, Offset, gorse_router
 from endcap.web.gorse.routes_feedback import heard
 from endcap.web.gorse.schemas import GorseFeedback, HealthStatus, Score
 from endcap.web.problems import error_responses
-from endcap.web.routes_recommendations import listed
 
 router = gorse_router()
 Categories = Annotated[list[str], Query(max_length=100, description="Only items of one of these.")]
@@ -51,7 +49,7 @@ async def recommend(
     delay_ms = duration_ms(write_back_delay, "write-back-delay") if write_back_delay else 0
 
     def answer() -> Slate:
-        slate = gorse.recommend(user_id, n, offset, listed(category), listed(exclude))
+        slate = gorse.recommend(user_id, n, offset, _parted(category), _parted(exclude))
         if write_back_type:
             gorse.write_back(slate, user_id, write_back_type, delay_ms)
         return slate
@@ -147,9 +145,9 @@ async def latest_category(
 
 
 @router.get("/health/live", summary="Is Gorse's stand-in alive?")
-async def live(gorse: GorseDep) -> HealthStatus:
+async def live(request: Request) -> HealthStatus:
     """Always 200."""
-    return await run_in_threadpool(_health, gorse)
+    return await run_in_threadpool(_health, request)
 
 
 @router.get(
@@ -158,22 +156,31 @@ async def live(gorse: GorseDep) -> HealthStatus:
     response_model=HealthStatus,
     responses={503: {"model": HealthStatus}},
 )
-async def ready(gorse: GorseDep) -> JSONResponse:
-    """200 once a release is loaded and events can be recorded, else 503."""
-    status = await run_in_threadpool(_health, gorse)
+async def ready(request: Request) -> JSONResponse:
+    """200 once a release is loaded and answers, else 503. No key is needed; without one the answer names no reason."""
+    status = await run_in_threadpool(_health, request)
     return JSONResponse(status.model_dump(by_alias=True), 200 if status.ready else 503)
 
 
-def _health(gorse: Gorse) -> HealthStatus:
-    health = gorse.shop.health()
-    problem = health.problem or None
+def _health(request: Request) -> HealthStatus:
+    """Of all shops together, where the request shows the key of none."""
+    asked = getattr(request.state, "shop_asked", None)
+    shops = request.app.state.tenants.shops if asked is None else (asked,)
+    found = [shop.health() for shop in shops]
+    is_ready = all(health.ready for health in found)
+    problem = None if is_ready else found[0].problem if request.state.is_known else "Not ready."
     return HealthStatus(
-        ready=health.ready,
+        ready=is_ready,
         data_store_error=problem,
         cache_store_error=problem,
-        data_store_connected=health.ready,
-        cache_store_connected=health.ready,
+        data_store_connected=is_ready,
+        cache_store_connected=is_ready,
     )
+
+
+def _parted(values: list[str]) -> tuple[str, ...]:
+    """['a,b', 'c'] -> ('a', 'b', 'c')."""
+    return tuple(part for value in values for part in value.split(",") if part)
 
 
 def _scored(slate: Slate, offset: int) -> list[Score]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_pascal
 
-from endcap.web.schemas import Id
+from endcap.web.catalogue_schemas import Id
 
 
 class _Gorse(BaseModel):
