@@ -319,3 +319,21 @@ def test_durations():
     for text in ("soon", "10", "1d", "m", "-1h"):
         with pytest.raises(CallerError, match="duration"):
             duration_ms(text, "d")
+
+
+def test_a_key_that_only_reads_writes_nothing_back(shop):
+    token = shop.keys.create("reader", ["read"]).token
+    before = shop.store.last_seq()
+    with TestClient(create_app(shop), headers={"X-API-Key": token}) as client:
+        assert client.get("/api/recommend/u").status_code == 200
+        refused = client.get("/api/recommend/u", params={"write-back-type": "read"})
+        assert refused.status_code == 403
+        assert client.post("/api/feedback", json=[act("read", "u", "dairy-000")]).status_code == 403
+    assert shop.store.last_seq() == before
+
+
+def test_health_needs_no_key(shop):
+    shop.keys.create("reader", ["read"])
+    with TestClient(create_app(shop)) as client:
+        assert client.get("/api/health/ready").json()["Ready"] is True
+        assert client.get("/api/latest").status_code == 401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -49,7 +50,7 @@ async def put_items(request: Request, shop: ShopDep) -> JSONResponse:
     out of an item gets its default; to change some fields only, PATCH the item. Where every item is bad the status is
     422.
     """
-    return await run_in_threadpool(_put, shop, await request.body())
+    return await run_in_threadpool(_put, shop, await request.body(), request.state.owe)
 
 
 @router.put("/v1/items/{item_id:path}", summary="Put an item", responses=WRITES, dependencies=[Depends(json_declared)])
@@ -94,11 +95,13 @@ def _patch(shop: Shop, item_id: str, fields: dict[str, Any]) -> ItemAnswer:
     return item_answer(shop.patch_item(item_id, **fields))
 
 
-def _put(shop: Shop, body: bytes) -> JSONResponse:
+def _put(shop: Shop, body: bytes, owe: Callable[[int], None]) -> JSONResponse:
     rows: list[dict[str, Any]] = []
     places: list[int] = []
     rejected: dict[int, str] = {}
-    for position, given in enumerate(_batch(body)):
+    batch = _batch(body)
+    owe(len(batch))
+    for position, given in enumerate(batch):
         try:
             rows.append(ItemIn.model_validate(given).model_dump(mode="json", exclude_unset=True))
             places.append(position)

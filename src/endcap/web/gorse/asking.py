@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from endcap.app.gorse import Gorse
+from endcap.app.keys import Scope
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.problems import ROUTES_NEXT_STEP, error_responses, sentence
@@ -23,6 +24,12 @@ class BadRequestError(CallerError):
     """The request is wrong, in the status that Gorse has for it."""
 
     http_status = 400
+
+
+class NotAllowedError(CallerError):
+    """The key may read but not write."""
+
+    http_status = 403
 
 
 class GorseRoute(APIRoute):
@@ -75,3 +82,15 @@ def place_of(cursor: str) -> int:
 
 def cursor_of(place: int) -> str:
     return str(place) if place else ""
+
+
+def check_may_write(request: Request) -> None:
+    """For what a GET route records. NotAllowedError for a key without the scope `write`."""
+    shop: Shop = request.state.shop
+    key = shop.keys.known().get(request.state.key_id)
+    if key is not None and Scope.WRITE not in key.scopes:
+        raise NotAllowedError(
+            "The API key lacks the scope write, and a write-back records feedback.",
+            where="write-back-type",
+            next_step="Use a key that was made with --scopes read,write, or leave it out.",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from endcap.app import catalogue
@@ -39,8 +39,9 @@ async def insert_item(gorse: GorseDep, item: GorseItemIn) -> RowAffected:
 
 
 @router.post("/items", summary="Insert items", responses=SENT, dependencies=WRITES)
-async def insert_items(gorse: GorseDep, items: list[GorseItemIn]) -> RowAffected:
+async def insert_items(request: Request, gorse: GorseDep, items: list[GorseItemIn]) -> RowAffected:
     """As for one item, of up to 1,000."""
+    request.state.owe(len(items))
     return RowAffected(row_affected=await run_in_threadpool(gorse.put_items, _heard(items)))
 
 
@@ -92,14 +93,15 @@ async def drop_category(gorse: GorseDep, item_id: str, category: str) -> RowAffe
 
 
 @router.post("/user", summary="Insert a user", responses=SENT, dependencies=WRITES)
-async def insert_user(gorse: GorseDep, user: GorseUser) -> RowAffected:
+async def insert_user(request: Request, gorse: GorseDep, user: GorseUser) -> RowAffected:
     """Insert or replace a user."""
-    return await insert_users(gorse, [user])
+    return await insert_users(request, gorse, [user])
 
 
 @router.post("/users", summary="Insert users", responses=SENT, dependencies=WRITES)
-async def insert_users(gorse: GorseDep, users: list[GorseUser]) -> RowAffected:
+async def insert_users(request: Request, gorse: GorseDep, users: list[GorseUser]) -> RowAffected:
     """As for one user, of up to 1,000."""
+    request.state.owe(len(users))
     rows = [(user.user_id, user.labels, user.comment) for user in users]
     return RowAffected(row_affected=await run_in_threadpool(gorse.put_users, rows))
 

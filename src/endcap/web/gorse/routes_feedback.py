@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from endcap.app.gorse_words import Feedback, ms_of, time_of
@@ -19,16 +19,16 @@ SENT = error_responses(408, 413, 415)
 
 
 @router.post("/feedback", summary="Insert feedback", responses=SENT, dependencies=[Depends(json_declared)])
-async def insert(gorse: GorseDep, feedback: list[GorseFeedback]) -> RowAffected:
+async def insert(request: Request, gorse: GorseDep, feedback: list[GorseFeedback]) -> RowAffected:
     """All or none. Sending the same act with the same Timestamp again changes nothing; at another time it is another
     act. The next answer knows of it."""
-    return await _insert(gorse, feedback)
+    return await _insert(request, gorse, feedback)
 
 
 @router.put("/feedback", summary="Put feedback", responses=SENT, dependencies=[Depends(json_declared)])
-async def put(gorse: GorseDep, feedback: list[GorseFeedback]) -> RowAffected:
+async def put(request: Request, gorse: GorseDep, feedback: list[GorseFeedback]) -> RowAffected:
     """As POST: the log is added to, never overwritten."""
-    return await _insert(gorse, feedback)
+    return await _insert(request, gorse, feedback)
 
 
 @router.get("/feedback", summary="List feedback")
@@ -115,7 +115,8 @@ def told(feedback: Iterable[Feedback]) -> list[GorseFeedbackOut]:
     ]
 
 
-async def _insert(gorse: GorseDep, feedback: list[GorseFeedback]) -> RowAffected:
+async def _insert(request: Request, gorse: GorseDep, feedback: list[GorseFeedback]) -> RowAffected:
+    request.state.owe(len(feedback))
     return RowAffected(row_affected=await run_in_threadpool(gorse.insert, heard(feedback)))
 
 

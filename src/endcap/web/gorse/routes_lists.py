@@ -12,7 +12,7 @@ from endcap.app.gorse_words import duration_ms
 from endcap.core.errors import NotFoundError
 from endcap.core.types import Slate
 from endcap.web.deps import json_declared
-from endcap.web.gorse.asking import GorseDep, N, Offset, gorse_router
+from endcap.web.gorse.asking import GorseDep, N, Offset, check_may_write, gorse_router
 from endcap.web.gorse.routes_feedback import heard
 from endcap.web.gorse.schemas import GorseFeedback, HealthStatus, Score
 from endcap.web.problems import error_responses
@@ -31,6 +31,7 @@ NOT_YET = error_responses(404)
 @router.get("/recommend/{user_id}/", include_in_schema=False)
 @router.get("/recommend/{user_id}", summary="Recommend to a user", responses=NOT_YET)
 async def recommend(
+    request: Request,
     gorse: GorseDep,
     user_id: str,
     category: Categories = [],  # noqa: B006 - FastAPI copies it
@@ -46,6 +47,8 @@ async def recommend(
     Items that are hidden, out of stock, excluded or known to the user never appear. `write-back-type` records every
     item of the answer as feedback of that type, `write-back-delay` as of so much later.
     """
+    if write_back_type:
+        check_may_write(request)
     delay_ms = duration_ms(write_back_delay, "write-back-delay") if write_back_delay else 0
 
     def answer() -> Slate:
@@ -60,6 +63,7 @@ async def recommend(
 
 @router.get("/recommend/{user_id}/{category}", summary="Recommend to a user in a category", responses=NOT_YET)
 async def recommend_category(
+    request: Request,
     gorse: GorseDep,
     user_id: str,
     category: str,
@@ -72,7 +76,7 @@ async def recommend_category(
 ) -> list[str] | list[Score]:
     """As without one."""
     return await recommend(
-        gorse, user_id, [category], exclude, n, offset, write_back_type, write_back_delay, x_api_version
+        request, gorse, user_id, [category], exclude, n, offset, write_back_type, write_back_delay, x_api_version
     )
 
 
