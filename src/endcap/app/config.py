@@ -174,10 +174,10 @@ class Config(DataConfig):
     index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
-    gorse: GorseConfig = GorseConfig()
     log: LogConfig = LogConfig()
     limits: LimitsConfig = LimitsConfig()
     state: StateConfig = StateConfig()
+    gorse: GorseConfig = GorseConfig()
     store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
