@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from endcap.app.gorse_settings import GorseConfig
 from endcap.app.limits import LimitsConfig
 from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
@@ -187,6 +188,7 @@ class Config(DataConfig):
     log: LogConfig = LogConfig()
     limits: LimitsConfig = LimitsConfig()
     state: StateConfig = StateConfig()
+    gorse: GorseConfig = GorseConfig()
     store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
@@ -262,4 +264,6 @@ def _toml(value: object) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         return f'"{value}"'
+    if isinstance(value, dict) and value:
+        return f"{{{', '.join(f'{name} = {_toml(part)}' for name, part in value.items())}}}"
     return "{}" if value == {} else "" if value is None else str(value)
