@@ -86,6 +86,63 @@ def test_bought_can_be_hidden_anywhere(client, planted):
     assert not bought & set(ids(get(client, user_id=user, n=16, hide_bought=True)))
 
 
+def pages(client, n, **asked):
+    """Page after page, until one is not full."""
+    found, after = [], None
+    while True:
+        slate = get(client, n=n, **asked, **({"after": after} if after else {}))
+        found.append(ids(slate))
+        after = slate["recommendation_id"]
+        if len(found[-1]) < n:
+            return found
+
+
+def test_pages_never_repeat_and_end_with_the_shop(client, planted):
+    whole = ids(get(client, n=16, user_id=next(iter(planted.answers))))
+    found = pages(client, 5, user_id=next(iter(planted.answers)))
+    assert [len(page) for page in found] == [5, 5, 5, 1]
+    assert sorted(item for page in found for item in page) == sorted(whole)
+
+
+def test_the_next_page_survives_another_release(client, shop):
+    first = get(client, n=10)
+    shop.train(evaluate=False)
+    second = get(client, n=10, after=first["recommendation_id"])
+    assert second["release"] != first["release"]
+    assert len(ids(second)) == 6
+    assert not set(ids(second)) & set(ids(first))
+
+
+def test_what_is_no_id_of_ours_has_no_next_page(client):
+    answer = client.get("/v1/recommendations", params={"after": "r-somebody-elses"})
+    assert (answer.status_code, answer.json()["error"]["where"]) == (422, "after")
+
+
+def test_filters_narrow_the_choice(client, shop):
+    def filtered(**filters):
+        return ids(client.post("/v1/recommendations", json={"n": 16, "filters": filters}).json())
+
+    everything, prices = filtered(), {row["item_id"]: row["price"] for row in shop.store.items().to_dicts()}
+    cheap = filtered(max_price=3)
+    assert sorted(cheap) == sorted(item for item in everything if prices[item] <= 3)
+    assert sorted(filtered(min_price=3.01)) == sorted(set(everything) - set(cheap))
+    assert sorted(ids(get(client, n=16, max_price=3))) == sorted(cheap)
+    assert filtered(brands=["nobody's"]) == filtered(attributes={"colour": "red"}) == []
+    assert filtered(categories=["Dairy"], max_price=3) == [
+        item for item in filtered(categories=["Dairy"]) if item in cheap
+    ]
+
+
+def test_a_budget_that_nothing_fits_gives_what_sells(client, planted):
+    user = next(iter(planted.answers))
+    for _ in range(3):
+        get(client, user_id=user)
+    slate = get(client, user_id=user, n=10, budget_ms=0.0001)
+    assert "transitions" in slate["degraded"]
+    assert len(ids(slate)) == 10
+    assert get(client, user_id=user)["degraded"] == []
+
+
 def test_reasons_come_in_the_language_asked_for(client, planted):
     user = next(iter(planted.answers))
     reason = get(client, user_id=user, n=1, locale="zh-CN", placement="discovery")["items"][0]["reason"]

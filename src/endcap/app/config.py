@@ -109,6 +109,9 @@ class JudgeConfig(Section):
 class ServeConfig(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8765, ge=1, le=65535, description="Port to listen on.")
+    budget_ms: float = Field(
+        500.0, ge=0, description="Time that an answer may take; stages that do not fit give way. 0: any."
+    )
 
 
 class Config(DataConfig):

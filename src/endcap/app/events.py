@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from endcap.core.errors import CallerError
+from endcap.core.slates import HEAD_CHARS, head_of
 from endcap.core.types import Event, EventType
 from endcap.data.checks import DAY_MS, EARLIEST_MS, NUMBERS
 
@@ -46,7 +47,15 @@ def check_events(events: Sequence[Event], now_ms: int) -> list[Event]:
     typed = [typed_event(event, f"events[{place}]") for place, event in enumerate(events)]
     for place, event in enumerate(typed):
         check_event(event, now_ms, f"events[{place}]")
-    return typed
+    return [recorded(event) for event in typed]
+
+
+def recorded(event: Event) -> Event:
+    """As the log keeps it: of a recommendation's id the head, which says what the event is attributed to."""
+    said = event.recommendation_id
+    if said is None or len(said) <= HEAD_CHARS:
+        return event
+    return msgspec.structs.replace(event, recommendation_id=head_of(said))
 
 
 def typed_event(event: Event, where: str) -> Event:

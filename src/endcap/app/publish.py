@@ -36,7 +36,7 @@ from endcap.core.types import Availability
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
-from endcap.recommend.filters import Eligible, InCategories, NotBought, NotExcluded
+from endcap.recommend.filters import Eligible, catalogue_filters
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.pipeline import Pipeline
 from endcap.recommend.search import Searcher
@@ -79,7 +79,7 @@ def build_pipeline(
         scorer=fusion.scorer,
         shortlist=fusion.shortlist,
         second_look=_second_look(fusion.judged, fitted.table),
-        filters=(eligible, NotExcluded(fitted.table), NotBought(), InCategories(fitted.table)),
+        filters=(eligible, *catalogue_filters(fitted.table)),
         selectors=selectors(slate or SlateConfig(), fitted.stats),
         per_source=per_source,
         fallback=fitted.best_sellers(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 
 import msgspec
@@ -31,9 +32,13 @@ def checked(query: Query) -> Query:
 def _check_limits(query: Query) -> None:
     if not 1 <= query.n <= MAX_N:
         raise CallerError(f"n is {query.n}.", where="n", next_step=f"Ask for 1 to {MAX_N} items.")
-    for name in ("cart", "exclude", "categories", "session_events"):
+    for name in ("cart", "exclude", "categories", "brands", "attributes", "session_events"):
         if len(getattr(query, name)) > MAX_LISTED:
             raise CallerError(f"{name} is too long.", where=name, next_step=f"Send at most {MAX_LISTED} entries.")
+    for name in ("min_price", "max_price", "budget_ms"):
+        value = getattr(query, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise CallerError(f"{name} is {value:g}.", where=name, next_step="Send a number that is not negative.")
     if query.placement is Placement.ITEM and query.item_id is None:
         raise CallerError(
             "The placement `item` shows what goes with an item.", where="item_id", next_step="Name the item looked at."

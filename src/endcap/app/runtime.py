@@ -10,10 +10,9 @@ shop.record(event)
 from __future__ import annotations
 
 import shutil
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,24 +20,24 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from endcap.app.answering import Answering, asked, searched
 from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
-from endcap.app.queries import MAX_QUERY, checked
+from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Context, Event, EventType, Placement, Query, Recommendation, Slate
+from endcap.core.types import Event, EventType, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
-from endcap.recommend.search import Found, Searcher
 
 if TYPE_CHECKING:
     from endcap.app.pretrain import Pretrained
@@ -91,6 +90,7 @@ class Shop:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
         self._serving = Serving(self.releases, store, config.slate)
+        self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
 
     @classmethod
@@ -235,44 +235,16 @@ class Shop:
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
-        return self.answer(_asked(user, n, rest))
+        return self.answer(asked(user, n, rest))
 
     def answer(self, query: Query) -> Slate:
         """A slate for a query."""
-        query = checked(query)
-        now_ms = self.clock() if query.now_ms is None else query.now_ms
-        release, known = self._serving.context(query, now_ms)
-        items, degraded = release.pipeline.answer(query, known)
-        return Slate(f"r-{uuid.uuid4().hex}", release.id, query.placement, items, degraded)
+        return self._answering.slate(query)
 
     def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.
         Further arguments are the fields of `Query`."""
-        if not text.strip():
-            raise CallerError("Nothing is searched for.", where="q", next_step="Say what to look for.")
-        if len(text) > MAX_QUERY:
-            raise CallerError(
-                f"The query has {len(text):,} characters.", where="q", next_step=f"Send at most {MAX_QUERY:,}."
-            )
-        return self._found(lambda searcher, query, known: searcher.text(query, known, text), user, n, rest)
-
-    def _found(
-        self, find: Callable[[Searcher, Query, Context], Found], user: str | None, n: int, rest: dict[str, Any]
-    ) -> Slate:
-        query = checked(_asked(user, n, rest, placement=Placement.SEARCH))
-        now_ms = self.clock() if query.now_ms is None else query.now_ms
-        release, known = self._serving.context(query, now_ms)
-        found = find(release.searcher, query, known)
-        items = tuple(
-            Recommendation(
-                release.fitted.table.ids.ids[item],
-                float(score),
-                ways[0],
-                release.pipeline.plain(f"found_{ways[0]}", query.locale),
-            )
-            for item, score, ways in zip(found.items, found.scores, found.ways, strict=True)
-        )
-        return Slate(f"s-{uuid.uuid4().hex}", release.id, query.placement, items, found.degraded)
+        return self._answering.found(*searched(text, user, n, rest))
 
     def search_spoken(self, clip: bytes, user: str | None = None, n: int = 10, **rest: Any) -> tuple[Slate, Transcript]:
         """As `search`, for words that were spoken: a sound file's bytes. Needs the extra `speech`.
@@ -296,7 +268,8 @@ class Shop:
                 next_step="Train again, with `content` among [train] sources and `image` among [content] modalities; "
                 "the training's notes say what else is missing.",
             )
-        return self._found(lambda searcher, query, known: searcher.picture(query, known, picture), user, n, rest)
+        query = asked(user, n, rest, placement=Placement.SEARCH)
+        return self._answering.found(lambda searcher, query, known: searcher.picture(query, known, picture), query)
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
         """Items to show beside one, for no shopper in particular."""
@@ -345,11 +318,3 @@ class Shop:
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"
-
-
-def _asked(user: str | None, n: int, rest: dict[str, Any], **ours: Any) -> Query:
-    """rest: fields of `Query` by name. CallerError for any other, and for those that are ours to set."""
-    free = [field.name for field in fields(Query) if field.name not in ("user_id", "n", *ours)]
-    if wrong := sorted(rest.keys() - set(free)):
-        raise CallerError("This is not asked here.", where=wrong[0], next_step=f"One may ask by: {', '.join(free)}.")
-    return Query(user_id=user, n=n, **ours, **rest)

@@ -108,7 +108,8 @@ class Query:
 
     cart, exclude: shop item ids. item_id: the item being looked at. session_events: acts of this visit that were
     not recorded; they count for this answer only. now_ms None means the clock's time. hide_bought None means the
-    placement's own rule.
+    placement's own rule. categories, brands: one of them; attributes: (name, value), all of them; min_price, max_price:
+    of items with a price. after: the recommendation_id of the page before. budget_ms None means the shop's own.
     """
 
     user_id: str | None = None
@@ -120,7 +121,13 @@ class Query:
     session_events: tuple[Event, ...] = ()
     exclude: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    min_price: float | None = None
+    max_price: float | None = None
     hide_bought: bool | None = None
+    after: str | None = None
+    budget_ms: float | None = None
     locale: str = "en"
 
 
@@ -139,7 +146,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
+    """score: comparable within one slate only. source: which candidate source spoke loudest. reason: why, in words.
+    title: what a shopper reads, the id where there is none."""
+
     item_id: str
+    title: str
     score: float
     source: str
     reason: str
@@ -147,13 +158,15 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """The list returned. Events about it quote `recommendation_id`. degraded: stages that gave way to a fallback."""
+    """The list returned. Events about it quote `recommendation_id`, and `after` it comes the next page. degraded:
+    stages that gave way to a fallback. stages: the seconds that each took."""
 
     recommendation_id: str
     release: str
     placement: Placement
     items: tuple[Recommendation, ...]
     degraded: tuple[str, ...] = ()
+    stages: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

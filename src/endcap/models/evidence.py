@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.protocols import VectorIndex
-from endcap.core.ranking import best_positions
+from endcap.core.ranking import best_positions, distinct
 from endcap.core.types import Float32Array, Int32Array
 
 
@@ -85,3 +87,26 @@ class SparseEvidence:
 
 
 SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))
+SPARSE = (
+    8  # with fewer entries than this part of the items, most of a dense sum would be zeros that are written and read
+)
+_SCRATCH = threading.local()
+
+
+def summed(items: Int32Array, values: NDArray[np.number], n_items: int) -> DenseEvidence | SparseEvidence:
+    """What entries add up to. items: int32 [m], any number of times each, values: [m], of the entries. n_items: of
+    the catalogue. Costs as much as there are entries where these are few, however large the catalogue is."""
+    if SPARSE * len(items) > n_items:
+        return DenseEvidence(np.bincount(items, values, n_items))
+    held = distinct(items)
+    place = _scratch(n_items)
+    place[held] = np.arange(len(held), dtype=np.int32)
+    return SparseEvidence(held, np.bincount(place[items], values, len(held)))
+
+
+def _scratch(size: int) -> Int32Array:
+    """int32 [>= size] of this thread, holding anything."""
+    held: Int32Array | None = getattr(_SCRATCH, "places", None)
+    if held is None or len(held) < size:
+        held = _SCRATCH.places = np.empty(size, np.int32)
+    return held

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from endcap.core.ranking import best_positions, distinct
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Int64Array, Reason
-from endcap.models.evidence import SILENCE, DenseEvidence, SparseEvidence
+from endcap.models.evidence import SILENCE, SparseEvidence, summed
 
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
@@ -108,12 +108,9 @@ class NeighbourSource:
         if not len(entries):
             return SILENCE
         values = self._values[entries] * np.repeat(weights, lengths)
-        scores = np.bincount(self._columns[entries], values, len(self._reached))
-        return (
-            DenseEvidence(scores)
-            if len(self._reached) == len(self._starts) - 1
-            else SparseEvidence(self._reached, scores)
-        )
+        if len(self._reached) == len(self._starts) - 1:
+            return summed(self._columns[entries], values, len(self._reached))
+        return SparseEvidence(self._reached, np.bincount(self._columns[entries], values, len(self._reached)))
 
     def explain(self, context: Context, item: int) -> Reason | None:
         """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from endcap.core.ranking import best_positions
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Int64Array, Reason
 from endcap.features.ids import UNKNOWN
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
-from endcap.models.evidence import SILENCE, DenseEvidence, RankedEvidence
+from endcap.models.evidence import SILENCE, RankedEvidence
 
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
@@ -60,10 +61,21 @@ class CategoryPopularity:
         self.leaf, self.share, self.half_life_days = leaf, share.astype(np.float32), half_life_days
         self._known = np.where(leaf == UNKNOWN, 0, leaf)
         self._categories = int(leaf.max(initial=0)) + 1
+        sold = np.flatnonzero(self.share > 0).astype(np.int32)
+        self._sold = sold[np.lexsort((sold, -self.share[sold], self._known[sold]))]
+        self._starts = np.searchsorted(self._known[self._sold], np.arange(self._categories + 1))
 
     def weigh(self, context: Context) -> Evidence:
         interest = self._interest(context)
-        return SILENCE if interest is None else DenseEvidence(interest[self._known] * self.share)
+        return SILENCE if interest is None else _Favourites(self, interest)
+
+    def best(self, leaf: int, k: int) -> Int32Array:
+        """int32 [<= k]: what sells best in a leaf category."""
+        return self._sold[self._starts[leaf] : min(self._starts[leaf] + k, self._starts[leaf + 1])]
+
+    def scores(self, interest: Float32Array, items: Int32Array) -> Float32Array:
+        """float32 [n] of items int32 [n]."""
+        return interest[self._known[items]] * self.share[items]
 
     def explain(self, context: Context, item: int) -> Reason | None:
         interest = self._interest(context)
@@ -92,6 +104,26 @@ class CategoryPopularity:
         interest = np.bincount(self.leaf[items[known]], weights, self._categories)
         total = interest.sum()
         return (interest / total).astype(np.float32) if total > 0 else None
+
+
+class _Favourites:
+    """Evidence of one interest, float32 [c]. The best items are among the best of each category of interest."""
+
+    __slots__ = ("_interest", "_source")
+
+    def __init__(self, source: CategoryPopularity, interest: Float32Array) -> None:
+        self._source, self._interest = source, interest
+
+    def top(self, k: int) -> tuple[Int32Array, Float32Array]:
+        leaves = np.flatnonzero(self._interest).tolist()
+        items = np.concatenate([np.empty(0, np.int32), *(self._source.best(leaf, k) for leaf in leaves)])
+        items.sort()
+        scores = self.at(items)
+        rows = best_positions(scores, k, above=0)
+        return items[rows], scores[rows]
+
+    def at(self, items: Int32Array) -> Float32Array:
+        return self._source.scores(self._interest, items)
 
 
 def fit_popularity(histories: Histories, n_items: int, until_ms: int, config: PopularityConfig) -> list[Popularity]:

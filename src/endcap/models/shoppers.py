@@ -17,7 +17,7 @@ from endcap.core.ranking import best_positions
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
 from endcap.features.sequences import Histories
-from endcap.models.evidence import SILENCE, DenseEvidence
+from endcap.models.evidence import SILENCE, summed
 
 DAY_MS = 86_400_000
 REMOVE = EventType.REMOVE_FROM_CART.code
@@ -64,8 +64,7 @@ class SimilarShoppers:
         nearest = best_positions(likeness, self._config.neighbours, above=0).astype(np.int32)
         entries, lengths = spans(self._lately, nearest)
         votes = self._lately.data[entries] * np.repeat(likeness[nearest], lengths)
-        scores = np.bincount(self._lately.indices[entries], votes, self._lately.shape[1])
-        return DenseEvidence(scores)
+        return summed(self._lately.indices[entries], votes, self._lately.shape[1])
 
     def explain(self, context: Context, item: int) -> Reason | None:
         return Reason(self.name, self.name)

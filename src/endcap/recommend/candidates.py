@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +17,24 @@ from numpy.typing import NDArray
 from endcap.core.protocols import BulkSource, CandidateSource
 from endcap.core.ranking import best_positions, distinct
 from endcap.core.types import Candidates, Context, Evidence, Float32Array, Int32Array
+from endcap.recommend.stages import Stages
 
 LOG = logging.getLogger(__name__)
 Allowed = Callable[[Int32Array], NDArray[np.bool_]]
 
 
 def weigh(
-    sources: Sequence[CandidateSource], contexts: Sequence[Context], failed: dict[str, Exception] | None = None
+    sources: Sequence[CandidateSource],
+    contexts: Sequence[Context],
+    failed: dict[str, Exception] | None = None,
+    stages: Stages | None = None,
 ) -> list[tuple[Evidence, ...]]:
     """For each context what every source says.
 
     failed: takes the errors of sources that raise, by name, which then count as silent; without it they are raised.
+    stages: of the answer, where there is one: sources for which no time is left are silent.
     """
-    by_source = [_weigh(source, contexts, failed) for source in sources]
+    by_source = [_weigh(source, contexts, failed, stages) for source in sources]
     return [tuple(said[place] for said in by_source) for place in range(len(contexts))]
 
 
@@ -120,8 +126,13 @@ SILENT = _Silent()
 
 
 def _weigh(
-    source: CandidateSource, contexts: Sequence[Context], failed: dict[str, Exception] | None
+    source: CandidateSource,
+    contexts: Sequence[Context],
+    failed: dict[str, Exception] | None,
+    stages: Stages | None,
 ) -> Sequence[Evidence]:
+    if stages is not None and failed is not None:
+        return _weigh_in_time(source, contexts, failed, stages)
     try:
         if len(contexts) > 1 and isinstance(source, BulkSource):
             return source.weigh_many(contexts)
@@ -132,6 +143,18 @@ def _weigh(
         LOG.exception("The source %s failed; the slate does without it.", source.name)
         failed[source.name] = error
         return [SILENT] * len(contexts)
+
+
+def _weigh_in_time(
+    source: CandidateSource, contexts: Sequence[Context], failed: dict[str, Exception], stages: Stages
+) -> Sequence[Evidence]:
+    if not stages.affords(source.name, "ranker"):
+        failed[source.name] = TimeoutError("no time was left")
+        return [SILENT] * len(contexts)
+    began = perf_counter()
+    said = _weigh(source, contexts, failed, None)
+    stages.costs.learn(source.name, perf_counter() - began)
+    return said
 
 
 def _further_down(entry: Evidence, per_source: int, asked: int, allowed: Allowed) -> Int32Array:

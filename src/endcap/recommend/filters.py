@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from endcap.core.protocols import Filter
 from endcap.core.ranking import among
+from endcap.core.slates import NONE_SHOWN, Hashes, item_hashes, parse
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
 from endcap.features.items import ItemTable
 
@@ -71,9 +74,84 @@ class InCategories:
         return np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
 
 
+class OfBrands:
+    """Items of one of the wanted brands, where the request names some."""
+
+    name = "of_brands"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._brands = table.frame["brand"]
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if not query.brands:
+            return np.ones(len(items), np.bool_)
+        wanted: NDArray[np.bool_] = self._brands.gather(items).is_in(query.brands).fill_null(False).to_numpy()
+        return wanted
+
+
+class WithAttributes:
+    """Items that have every wanted attribute at the wanted value."""
+
+    name = "with_attributes"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._attributes = table.frame["attributes"]
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if not query.attributes:
+            return np.ones(len(items), np.bool_)
+        wanted = set(query.attributes)
+        had = (msgspec.json.decode(text).items() for text in self._attributes.gather(items).to_list())
+        return np.fromiter((wanted <= set(pairs) for pairs in had), np.bool_, len(items))
+
+
+class InPriceRange:
+    """Items of a known price within the range, where the request names one."""
+
+    name = "in_price_range"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._table = table
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        mask = np.ones(len(items), np.bool_)
+        if query.min_price is not None:
+            mask &= self._table.price[items] >= query.min_price
+        if query.max_price is not None:
+            mask &= self._table.price[items] <= query.max_price
+        return mask
+
+
+class NotShown:
+    """Nothing that earlier pages of the same recommendation showed."""
+
+    name = "not_shown"
+
+    def __init__(self, table: ItemTable) -> None:
+        self._ids = table.ids
+
+    def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if query.after is None:
+            return np.ones(len(items), np.bool_)
+        hashes = item_hashes(self._ids.ids[item] for item in items.tolist())
+        return ~np.isin(hashes, _shown(query.after))
+
+
+@lru_cache(maxsize=64)
+def _shown(recommendation_id: str) -> Hashes:
+    told = parse(recommendation_id)
+    return NONE_SHOWN if told is None else told.shown
+
+
 def every(filters: Sequence[Filter], query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
     """bool [n]: allowed by all filters."""
     mask = np.ones(len(items), np.bool_)
     for entry in filters:
         mask &= entry.allowed(query, context, items)
     return mask
+
+
+def catalogue_filters(table: ItemTable) -> tuple[Filter, ...]:
+    """All but `Eligible`: what the shopper, the request and the placement rule out."""
+    kinds = (NotExcluded, InCategories, OfBrands, WithAttributes, InPriceRange, NotShown)
+    return (NotBought(), *(kind(table) for kind in kinds))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from endcap.recommend.filters import every
 from endcap.recommend.hydrate import Hydrator
 from endcap.recommend.score import RankFusion
 from endcap.recommend.second_look import SecondLook
+from endcap.recommend.stages import Costs, Stages
 
 LOG = logging.getLogger(__name__)
 LOOKED_THROUGH = 1000
@@ -75,72 +77,113 @@ class Pipeline:
         self.shortlist, self._names = shortlist, [source.name for source in self.sources]
         self.second_look = second_look
         self.per_source, self.fallback, self.sold = per_source, fallback, sold
+        self.costs = Costs()
         self._titles = table.titles()
         self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
 
     def candidates(
-        self, asked: Sequence[Asked], said: Sequence[Said] | None = None, failed: dict[str, Exception] | None = None
+        self,
+        asked: Sequence[Asked],
+        said: Sequence[Said] | None = None,
+        failed: dict[str, Exception] | None = None,
+        stages: Stages | None = None,
     ) -> list[Candidates]:
         """For each question the shortlist of what the sources propose and may be shown; nothing for a stranger.
 
-        said: what each source says to each context, where it is known already. failed: see `candidates.weigh`.
+        said: what each source says to each context, where it is known already. failed, stages: see `candidates.weigh`.
         """
         known = [place for place, (_, context) in enumerate(asked) if _is_known(context)]
         weighed = (
-            [said[place] for place in known] if said else weigh(self.sources, [asked[at][1] for at in known], failed)
+            [said[place] for place in known]
+            if said
+            else weigh(self.sources, [asked[at][1] for at in known], failed, stages)
         )
         evidence: list[Said] = [(SILENT,) * len(self.sources)] * len(asked)
         for place, one in zip(known, weighed, strict=True):
             evidence[place] = one
         found = [
-            gather(one, self.per_source, partial(every, self.filters, query, context))
+            gather(one, self.per_source, partial(self._allowed, stages, query, context))
             for (query, context), one in zip(asked, evidence, strict=True)
         ]
         if self.shortlist is None:
             return found
         return [self.shortlist.of(one, self._names, query.n) for one, (query, _) in zip(found, asked, strict=True)]
 
-    def rank(self, asked: Sequence[Asked], said: Sequence[Said] | None = None) -> list[Ranked]:
+    def rank(
+        self, asked: Sequence[Asked], said: Sequence[Said] | None = None, stages: Stages | None = None
+    ) -> list[Ranked]:
         """Candidates scored and sorted; equal scores in the order of the items, so that answers repeat. said: see
-        `candidates`."""
+        `candidates`. stages: what the answer can afford; everything, if left out."""
         degraded: dict[str, Exception] = {}
-        found = self.candidates(asked, said, degraded)
-        together = joined(found)
-        try:
-            scores = self._score(together, [context for _, context in asked])
-        except Exception as error:  # a slate in the sources' own order beats no slate; the answer and the log say so
-            LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
-            scores = RankFusion().score(np.empty((0, 0), np.float32), together)
-            degraded["ranker"] = error
-        parts = np.split(scores, np.cumsum(together.sizes)[:-1])
+        contexts = [context for _, context in asked]
+        stages = stages or Stages()
+        found = self.candidates(asked, said, degraded, stages)
+        stages.done("candidates")
+        scores = self._scores(joined(found), contexts, degraded, stages)
+        parts = np.split(scores, np.cumsum([len(one.items) for one in found])[:-1])
         ranked = [_sorted(one, part, degraded) for one, part in zip(found, parts, strict=True)]
-        return self._looked_at(ranked, [context for _, context in asked], degraded)
+        return self._looked_at(ranked, contexts, degraded, stages)
 
-    def answer(self, query: Query, context: Context) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
-        """The slate's items with reasons, and the stages that gave way to a fallback."""
-        ranked = self.rank([(query, context)])[0]
+    def answer(
+        self, query: Query, context: Context, stages: Stages | None = None
+    ) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
+        """The slate's items with reasons, and the stages that gave way to a fallback. stages: see `rank`."""
+        stages = stages or Stages()
+        ranked = self.rank([(query, context)], stages=stages)[0]
         chosen = np.empty(0, np.int32)
         for selector in self.selectors:
             chosen = selector.select(query, ranked.items, chosen)
-        places = [int(np.flatnonzero(ranked.items == item)[0]) for item in chosen]
-        slate = [self._recommendation(query, context, ranked, place) for place in places]
+        place_of = {item: place for place, item in enumerate(ranked.items.tolist())}
+        slate = [self._recommendation(query, context, ranked, place_of[item]) for item in chosen.tolist()]
         slate += self._filling(query, context, ranked, query.n - len(slate))
+        stages.done("selection")
         return tuple(slate), tuple(ranked.degraded)
 
     def plain(self, code: str, locale: str) -> str:
         """A reason that names nothing, in words."""
         return self._explainer.plain(code, locale)
 
-    def _score(self, candidates: Candidates, contexts: Sequence[Context]) -> Float32Array:
-        if self.scorer is None or not len(candidates.items):
-            return RankFusion().score(np.empty((0, 0), np.float32), candidates)
-        return self.scorer.score(self.hydrator.features(candidates, contexts), candidates)
+    def shown(self, item: int, score: float, source: str, reason: str) -> Recommendation:
+        """An item of the catalogue as it goes into a slate."""
+        return Recommendation(self.table.ids.ids[item], self._titles[item], score, source, reason)
+
+    def _allowed(self, stages: Stages | None, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        began = perf_counter()
+        allowed = every(self.filters, query, context, items)
+        if stages is not None:
+            stages.within("filters", perf_counter() - began)
+        return allowed
+
+    def _scores(
+        self, candidates: Candidates, contexts: Sequence[Context], degraded: dict[str, Exception], stages: Stages
+    ) -> Float32Array:
+        """The ranker's; those of rank fusion where there is none, or it fails, or no time is left for it."""
+        if self.scorer is not None and len(candidates.items):
+            try:
+                if stages.affords("ranker"):
+                    features = self.hydrator.features(candidates, contexts)
+                    spent = stages.done("features")
+                    scores = self.scorer.score(features, candidates)
+                    stages.costs.learn("ranker", spent + stages.done("score"))
+                    return scores
+                degraded["ranker"] = TimeoutError("no time was left")
+            except (
+                Exception
+            ) as error:  # a slate in the sources' own order beats no slate; the answer and the log say so
+                LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
+                degraded["ranker"] = error
+        scores = RankFusion().score(np.empty((0, 0), np.float32), candidates)
+        stages.done("score")
+        return scores
 
     def _looked_at(
-        self, ranked: list[Ranked], contexts: Sequence[Context], degraded: dict[str, Exception]
+        self, ranked: list[Ranked], contexts: Sequence[Context], degraded: dict[str, Exception], stages: Stages
     ) -> list[Ranked]:
         """The same candidates, the first few of each in the order of a second look, where there is one."""
         if self.second_look is None:
+            return ranked
+        if not stages.affords("judge"):
+            degraded["judge"] = TimeoutError("no time was left")
             return ranked
         found = []
         try:
@@ -151,13 +194,14 @@ class Pipeline:
             LOG.exception("The judge failed; the slate is in the ranker's order.")
             degraded["judge"] = error
             return ranked
+        stages.costs.learn("judge", stages.done("judge"))
         return found
 
     def _recommendation(self, query: Query, context: Context, ranked: Ranked, place: int) -> Recommendation:
         item = int(ranked.items[place])
         reason = self._explainer.reason(ranked.candidates, int(ranked.rows[place]), context)
         sentence = self._explainer.sentence(reason, item, query.locale)
-        return Recommendation(self.table.ids.ids[item], float(ranked.scores[place]), reason.source, sentence)
+        return self.shown(item, float(ranked.scores[place]), reason.source, sentence)
 
     def _filling(self, query: Query, context: Context, ranked: Ranked, missing: int) -> list[Recommendation]:
         """The best selling allowed items that were no candidates, so that a page is full whenever it can be."""
@@ -175,7 +219,7 @@ class Pipeline:
     def _fallback(self, place: int, locale: str) -> Recommendation:
         code = "popular" if place < self.sold else "range"
         item = int(self.fallback[place])
-        return Recommendation(self.table.ids.ids[item], 0.0, code, self._explainer.plain(code, locale))
+        return self.shown(item, 0.0, code, self._explainer.plain(code, locale))
 
     def _category(self, item: int) -> str:
         path = self.table.frame["categories"][item]

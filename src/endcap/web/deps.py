@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from fastapi import Depends, Request
 
 from endcap.app.runtime import Shop
-from endcap.core.errors import CallerError
-from endcap.web.problems import ROUTES_NEXT_STEP, NotJsonError, NotMediaError
+from endcap.web import decoding
+from endcap.web.problems import NotMediaError
 
 
 async def shop_of(request: Request) -> Shop:
@@ -21,16 +21,6 @@ async def shop_of(request: Request) -> Shop:
 
 
 ShopDep = Annotated[Shop, Depends(shop_of)]
-
-
-async def json_declared(request: Request) -> None:
-    """NotJsonError for a body of another kind, which a web page of another origin could send without asking first."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise NotJsonError(
-            "The body is not declared as JSON.",
-            where="Content-Type",
-            next_step="Send the header Content-Type: application/json.",
-        )
 
 
 async def media_declared(request: Request) -> Literal["image", "audio"]:
@@ -48,6 +38,5 @@ async def media_declared(request: Request) -> Literal["image", "audio"]:
 
 
 async def no_parameters(request: Request) -> None:
-    """For routes that take none in the query string: CallerError names the first there is."""
-    for name in request.query_params:
-        raise CallerError(f"The route takes no parameter {name!r}.", where="query", next_step=ROUTES_NEXT_STEP)
+    """For routes that take none in the query string."""
+    decoding.no_parameters(request)

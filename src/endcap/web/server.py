@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,9 +18,10 @@ from endcap import __version__
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
+from endcap.web.answers import answer_threads
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.openapi import with_messages
 from endcap.web.problems import add_error_handlers
-from endcap.web.schemas import EventIn, EventsIn, Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,6 @@ LOG = logging.getLogger(__name__)
 ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
 GRACE_S = 10
 MAX_PORT = 65535
-SCHEMAS = "#/components/schemas/{model}"
 
 
 def create_app(shop: Shop) -> FastAPI:
@@ -44,14 +44,14 @@ def create_app(shop: Shop) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.shop, app.state.media = shop, {}
+    app.state.shop, app.state.media, app.state.answers = shop, {}, answer_threads()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
     app.add_middleware(Guard)
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
-    app.openapi = lambda: _with_events(generate())  # type: ignore[method-assign]
+    app.openapi = lambda: with_messages(generate())  # type: ignore[method-assign]
     return app
 
 
@@ -105,6 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not health.ready:
         LOG.warning("Not ready: %s", health.problem)
     yield
+    app.state.answers.shutdown(wait=False)
 
 
 @contextmanager
@@ -153,13 +154,3 @@ def _listen(host: str, port: int) -> socket.socket:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _with_events(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the schemas of events, which the route reads by itself."""
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (Line, EventIn, EventsIn):
-        schema = model.model_json_schema(ref_template=SCHEMAS)
-        schemas |= schema.pop("$defs", {})
-        schemas[model.__name__] = schema
-    return document

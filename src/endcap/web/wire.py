@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from pydantic import ValidationError
-
 from endcap.app.events import check_event
 from endcap.core.errors import CallerError
+from endcap.core.slates import head_of
 from endcap.core.types import Event
-from endcap.web.problems import JSON_NEXT_STEP, sentence
-from endcap.web.schemas import EventIn, Line, Rejected
+from endcap.web.decoding import json_object, message
+from endcap.web.messages import EventIn, Line, Rejected
+from endcap.web.problems import ROUTES_NEXT_STEP
 
 MAX_BATCH = 1000
 
@@ -31,24 +29,17 @@ def parse_events(body: bytes, now_ms: int) -> Parsed:
     rejected: list[Rejected] = []
     for position, given in enumerate(_objects(body)):
         try:
-            made = list(_events_of(EventIn.model_validate(given), now_ms))
+            made = _events_of(message(given, EventIn), now_ms)
             for event in made:
                 check_event(event, now_ms)
             events += made
-        except ValidationError as error:
-            rejected.append(Rejected(position=position, reason=sentence(error.errors())))
         except CallerError as error:
-            rejected.append(Rejected(position=position, reason=str(error)))
+            rejected.append(Rejected(position, error.what if error.next_step == ROUTES_NEXT_STEP else str(error)))
     return Parsed(events, rejected)
 
 
 def _objects(body: bytes) -> list[Any]:
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CallerError(f"The body is not JSON: {error}.", where="body", next_step=JSON_NEXT_STEP) from error
-    if not isinstance(given, dict):
-        raise CallerError("The body is no object.", where="body", next_step='Send an event or {"events": [...]}.')
+    given = json_object(body)
     if "events" not in given:
         return [given]
     batch = given["events"]
@@ -65,15 +56,15 @@ def _objects(body: bytes) -> list[Any]:
     return batch
 
 
-def _events_of(given: EventIn, now_ms: int) -> Iterator[Event]:
+def _events_of(given: EventIn, now_ms: int) -> list[Event]:
     """One event, or one for each of its items, with `#0`, `#1` … after the id."""
     ts_ms = now_ms if given.ts_ms is None else given.ts_ms
     if given.items and given.item_id is not None:
         raise CallerError("Both item_id and items are given.", where="items", next_step="Send one of them.")
     if not given.items:
-        return iter([_event(given, given.event_id, ts_ms, given.item_id, None)])
+        return [_event(given, given.event_id, ts_ms, given.item_id, None)]
     stem = given.event_id or uuid.uuid4().hex
-    return (_event(given, f"{stem}#{place}", ts_ms, line.item_id, line) for place, line in enumerate(given.items))
+    return [_event(given, f"{stem}#{place}", ts_ms, line.item_id, line) for place, line in enumerate(given.items)]
 
 
 def _event(given: EventIn, event_id: str, ts_ms: int, item_id: str | None, line: Line | None) -> Event:
@@ -93,5 +84,5 @@ def _event(given: EventIn, event_id: str, ts_ms: int, item_id: str | None, line:
         value=given.value,
         query=given.query,
         placement=given.placement,
-        recommendation_id=given.recommendation_id,
+        recommendation_id=None if given.recommendation_id is None else head_of(given.recommendation_id),
     )
