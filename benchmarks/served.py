@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.load import cores
 from endcap.web.server import free_port
 
+ROOT = Path(__file__).parents[1]
 READY_WITHIN_S = 600.0
 LOCAL = "127.0.0.1"
 STAGE = re.compile(r'^(\w*stage\w*)_(sum|count)\{[^}]*stage="([^"]+)"[^}]*\} ([\d.e+-]+)$', re.MULTILINE)
@@ -99,15 +100,17 @@ class Served:
         return {stage: (parts.get("sum", 0.0), parts.get("count", 0.0)) for stage, parts in found.items()}
 
 
-def start(command: Sequence[str], port: int, ready: str, **env: str) -> Served:
-    """Start a server that will listen on the port, and wait until its readiness route says 200."""
+def start(command: Sequence[str], port: int, ready: str, env: Mapping[str, str] | None = None) -> Served:
+    """Start a server that will listen on the port, and wait until its readiness route says 200. env: all of it; None
+    means this process's."""
     core = cores()[0]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     began = time.monotonic()
     process = subprocess.Popen(
         list(command),
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        env=os.environ | one_thread | env,
+        env={**(os.environ if env is None else env), **one_thread},
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - no threads run yet that could hold a lock
     )
     served = Served(process, port, 0.0)
@@ -130,7 +133,7 @@ def start_endcap(workspace: Path, port: int = 0, *further: str, **env: str) -> S
     """`endcap serve` of a workspace, ready. further: options."""
     port = port or free_port(LOCAL, 0)
     command = [sys.executable, "-m", "endcap", "serve", "--shop", str(workspace), "--port", str(port), *further]
-    return start(command, port, "/health/ready", **env)
+    return start(command, port, "/health/ready", {**os.environ, **env})
 
 
 @contextmanager
