@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to send. reads: whole requests, taken in turn from a place drawn for each client. writes: a share of the
     requests, 0 to 1. write: the request of an event, with `{id}` where a number of its own goes; its Content-Length is
     added. batch: events in a request. One of requests and seconds says when to stop; neither: when told to.
-    keep: how many bodies of reads are kept. names: prefix of the event ids, so that two runs differ."""
+    keep: how many bodies of reads are kept. names: prefix of the event ids, so that two runs differ. journal: a file
+    that takes the id of each event as it is acknowledged, a line each."""
 
     host: str = "127.0.0.1"
     port: int
@@ -56,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 1
     names: str = "load"
     keep: int = 0
+    journal: str = ""
     retry: bool = False
     seed: int = 0
 
@@ -64,7 +66,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Found:
     """latencies: int64 [n], nanoseconds. kinds: int8 [n], READ or WRITE. statuses: int16 [n], 0 where the connection
     broke. ended: int64 [n], when each answer was there, nanoseconds since the driver began. sent_again: how often.
-    acknowledged: ids of events, where `retry`. bodies: of reads, status 200, with when they came."""
+    acknowledged: ids of events that an answer names as recorded, where there is a journal. bodies: of reads, status
+    200, each after the place of its request in `reads`."""
 
     latencies: Int64Array
     kinds: Int64Array
@@ -166,8 +169,7 @@ def driving(plan: Plan) -> Iterator[Running]:
                 process.wait()
 
 
-def _until(holds: object) -> None:
-    assert callable(holds)
+def _until(holds: Callable[[], bool]) -> None:
     while not holds():
         time.sleep(0.005)
 
@@ -181,8 +183,17 @@ def _read(place: Path) -> Found:
         driver_cpu=about["driver_cpu"],
         sent_again=about["sent_again"],
         acknowledged=about["acknowledged"],
-        bodies=[(when, body) for when, body in about["bodies"]],
+        bodies=[(place, body) for place, body in about["bodies"]],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """text: as it goes over the wire. place: of a read, among the plan's."""
+
+    kind: int
+    text: bytes
+    place: int = -1
 
 
 class Driver:
@@ -203,23 +214,25 @@ class Driver:
         self.left = plan.requests or -1
         self.began = time.perf_counter_ns()
         self.until = self.began + int(plan.seconds * 1e9) if plan.seconds else 0
+        self.journal = open(plan.journal, "a", encoding="utf-8") if plan.journal else None  # noqa: SIM115 - to the end
         self._lots = self.draw.random(65536).tolist()
 
     @property
     def is_over(self) -> bool:
         return self.stops or self.left == 0 or (self.until > 0 and time.perf_counter_ns() >= self.until)
 
-    def next(self, place: int) -> tuple[int, bytes, list[str]] | None:
-        """The next request of a client that has sent `place`: its kind, itself, and the events it holds."""
+    def next(self, place: int) -> Request | None:
+        """The next request of a client that is at a place of the reads."""
         if self.is_over:
             return None
         self.left -= 1
         self.begun += 1
         if self.plan.writes and self._lots[self.begun % len(self._lots)] < self.plan.writes:
             return self._write()
-        return READ, self.reads[place % len(self.reads)], []
+        place %= len(self.reads)
+        return Request(READ, self.reads[place], place)
 
-    def _write(self) -> tuple[int, bytes, list[str]]:
+    def _write(self) -> Request:
         plan, names = self.plan, []
         parts = []
         for _ in range(plan.batch):
@@ -227,18 +240,22 @@ class Driver:
             parts.append(plan.events[self.numbered % len(plan.events)].replace("{id}", names[-1]))
             self.numbered += 1
         body = parts[0] if plan.batch == 1 else '{"events": [' + ",".join(parts) + "]}"
-        return WRITE, post(plan.write, body).encode(), names
+        return Request(WRITE, post(plan.write, body).encode())
 
-    def record(self, kind: int, status: int, latency: int, body: bytes, names: Sequence[str]) -> None:
+    def record(self, request: Request, status: int, latency: int, body: bytes) -> None:
         now = time.perf_counter_ns() - self.began
         self.latencies.append(latency)
-        self.kinds.append(kind)
+        self.kinds.append(request.kind)
         self.statuses.append(status)
         self.ended.append(now)
-        if kind == READ and status == 200 and len(self.bodies) < self.plan.keep:
-            self.bodies.append((now, body))
-        if self.plan.retry and kind == WRITE and status == 200:
-            self.acknowledged += names
+        if request.kind == READ and status == 200 and len(self.bodies) < self.plan.keep:
+            self.bodies.append((request.place, body))
+        if self.journal is not None and request.kind == WRITE and status == 200:
+            said = msgspec.json.decode(body)
+            recorded = [*said["accepted"], *said.get("duplicates", ())]
+            self.acknowledged += recorded
+            self.journal.write("".join(f"{name}\n" for name in recorded))
+            self.journal.flush()
 
     def save(self, place: Path) -> None:
         np.savez(
@@ -265,7 +282,7 @@ class Client(asyncio.Protocol):
         self.driver, self.place = driver, start
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
-        self.pending: tuple[int, bytes, list[str]] | None = None
+        self.pending: Request | None = None
         self.buffer, self.whole, self.sent = b"", 0, 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -288,11 +305,10 @@ class Client(asyncio.Protocol):
         status = int(buffer[9:12])
         self.buffer, self.whole = b"", 0
         assert self.pending is not None
-        kind, _, names = self.pending
-        if self.driver.plan.retry and kind == WRITE and status >= 500:
+        if self._is_sent_again and status >= 500:
             asyncio.get_running_loop().call_later(AGAIN_S, self._again)
             return
-        self.driver.record(kind, status, latency, buffer[buffer.find(HEAD_END) + 4 :], names)
+        self.driver.record(self.pending, status, latency, buffer[buffer.find(HEAD_END) + 4 :])
         self.pending = None
         self._go_on()
 
@@ -300,13 +316,18 @@ class Client(asyncio.Protocol):
         self.transport = None
         if self.done.done():
             return
-        if self.pending is not None and not (self.driver.plan.retry and self.pending[0] == WRITE):
-            self.driver.record(self.pending[0], 0, time.perf_counter_ns() - self.sent, b"", [])
-            self.pending = None
-        elif self.pending is not None:
+        if self._is_sent_again:
             self.driver.sent_again += 1
+        elif self.pending is not None:
+            self.driver.record(self.pending, 0, time.perf_counter_ns() - self.sent, b"")
+            self.pending = None
         loop = asyncio.get_running_loop()
         loop.call_later(AGAIN_S, lambda: loop.create_task(self.connect()))
+
+    @property
+    def _is_sent_again(self) -> bool:
+        """Whether the request that has no answer yet goes on until it has one."""
+        return self.driver.plan.retry and self.pending is not None and self.pending.kind == WRITE
 
     async def connect(self) -> None:
         """Until there is a server, or nothing left to send."""
@@ -339,7 +360,7 @@ class Client(asyncio.Protocol):
         assert self.transport is not None
         assert self.pending is not None
         self.sent = time.perf_counter_ns()
-        self.transport.write(self.pending[1])
+        self.transport.write(self.pending.text)
 
 
 def _length(head: bytes) -> int:
