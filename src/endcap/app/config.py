@@ -22,6 +22,7 @@ from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
 from endcap.encoders.speech import SpeechConfig
 from endcap.encoders.text import TextEncoderConfig
+from endcap.index.build import IndexConfig
 from endcap.models.buy_again import BuyAgainConfig
 from endcap.models.config import SequenceConfig
 from endcap.models.neighbour_fits import NeighbourConfig
@@ -132,6 +133,7 @@ class Config(DataConfig):
     fusion: FusionConfig = FusionConfig()
     ranker: RankerConfig = RankerConfig()
     judge: JudgeConfig = JudgeConfig()
+    index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
 

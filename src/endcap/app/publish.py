@@ -127,7 +127,7 @@ def write_release(
         fitted.table.save(folder / "items.parquet")
         fitted.stats.save(folder / "stats")
         histories.save(folder / "histories")
-        save_sources(fitted.sources, folder / "sources")
+        save_sources(fitted.sources, folder / "sources", config.index)
         fusion.save(folder / "ranker")
         if content is not None:
             (folder / "content").mkdir()

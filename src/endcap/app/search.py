@@ -31,11 +31,12 @@ from endcap.encoders.onnx_image import limit
 from endcap.encoders.speech import Speech, SpeechConfig, Transcript
 from endcap.features.items import ItemTable
 from endcap.features.words import words_of
+from endcap.index.build import build_index, open_index, save_index
 from endcap.index.exact import ExactIndex
 from endcap.index.lexical import LexicalIndex
 from endcap.recommend.search import Personal, Searcher, by_sources
 
-FOLDER, WORDS, VECTORS, ENCODER = "search", "words", "vectors", "encoder"
+FOLDER, WORDS, VECTORS, NEAR, ENCODER = "search", "words", "vectors", "near", "encoder"
 LONGEST = 60.0  # seconds of a clip that is searched for
 FEWEST_TEXTS = 50  # with fewer, nobody can say whether an export is near enough
 
@@ -86,7 +87,9 @@ def _write_meanings(folder: Path, table: ItemTable, content: Content, config: Co
     if vectors is None:
         return ""
     (folder / VECTORS).mkdir()
-    ExactIndex(np.ascontiguousarray(vectors, np.float32)).save(folder / VECTORS)
+    rows = np.ascontiguousarray(vectors, np.float32)
+    ExactIndex(rows).save(folder / VECTORS)
+    save_index(build_index(rows, config.index), folder / VECTORS / NEAR)
     texts = [text for text in dict.fromkeys(table.texts(config.content.reads)) if text]
     if len(texts) < FEWEST_TEXTS:
         return f"Search goes by words alone: fewer than {FEWEST_TEXTS} texts are too few to check an encoder by."
@@ -104,8 +107,9 @@ def read_search(release: Path, fitted: Fitted, fusion: Fusion, filters: Sequence
     """Imports neither torch nor transformers."""
     place, encoder, vectors = release / FOLDER, None, None
     if (place / ENCODER).is_dir():
-        vectors = ExactIndex.load(place / VECTORS)
-        encoder = LazyEncoder(place / ENCODER, vectors.dim, lambda folder: OnnxTextEncoder(folder).queries())
+        exact = ExactIndex.load(place / VECTORS)
+        vectors = open_index(exact, place / VECTORS / NEAR)
+        encoder = LazyEncoder(place / ENCODER, exact.dim, lambda folder: OnnxTextEncoder(folder).queries())
     if place.is_dir():
         words = LexicalIndex.load(place / WORDS)
     else:  # of a release that was written before there was search

@@ -21,7 +21,7 @@ from endcap.index.exact import ExactIndex
 from endcap.models.config import SequenceConfig
 from endcap.models.loop import Report, use_threads
 from endcap.models.sequence_fit import fit_sequence
-from endcap.models.sequence_source import FOLLOWED_CODES, SequenceSource
+from endcap.models.sequence_source import FOLLOWED_KINDS, SequenceSource
 from endcap.models.sequence_validation import Validation
 from endcap.models.sequence_weights import Names, SequenceWeights, load_members
 from endcap.models.windows import Sequences
@@ -200,7 +200,7 @@ def any_repeat(contexts: Sequences, targets: Sequence[Int64Array]) -> bool:
 
 def trails(histories: Histories) -> Sequences:
     """What the sequence model follows of the histories, with baskets as groups."""
-    followed = np.isin(histories.events.kinds, FOLLOWED_CODES)
+    followed = FOLLOWED_KINDS[histories.events.kinds]
     before = np.concatenate([[0], np.cumsum(followed)])
     events = histories.events.take(followed)
     return Sequences(events.items, before[histories.offsets], events.baskets.view(np.int64))

@@ -23,6 +23,7 @@ from endcap.features.ids import UNKNOWN
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
 from endcap.features.stats import ItemStats
+from endcap.index.build import IndexConfig, build_index, open_index, save_index
 from endcap.index.exact import ExactIndex
 from endcap.models.baskets import Baskets
 from endcap.models.buy_again import BuyAgain
@@ -35,6 +36,7 @@ from endcap.models.shoppers import SimilarShoppers, fit_shoppers
 from endcap.models.transitions import transition_sources
 from endcap.models.words import word_source
 
+INDEX = "index"
 RARE = 0.01
 EDGES = ("transitions", "transitions_last", "second_hop")
 
@@ -121,24 +123,31 @@ def _alike(content: Float32Array | None, config: Config) -> sparse.csr_array | N
     return alike(reduce(content, config.train.content_dim), config.transitions.alike, ExactIndex)
 
 
-def save_sources(sources: Sequence[CandidateSource], folder: Path) -> None:
-    """One folder a source, and `sources.json`, which keeps their order and kinds."""
+def save_sources(sources: Sequence[CandidateSource], folder: Path, config: IndexConfig) -> None:
+    """One folder a source, and `sources.json`, which keeps their order and kinds. Those that search many vectors get an
+    index, made here once: training asks the exact one."""
     entries = []
     for source in sources:
         part = folder / source.name
         part.mkdir(parents=True)
         source.save(part)
+        if isinstance(source, ContentSource | SequenceSource):
+            save_index(build_index(source.searched, config), part / INDEX)
         entries.append(_Entry(type(source).__name__, source.name))
     (folder / "sources.json").write_bytes(msgspec.json.encode(entries))
 
 
 def load_sources(folder: Path) -> tuple[CandidateSource, ...]:
-    return tuple(LOADERS.get(entry.kind)(folder / entry.folder, ExactIndex) for entry in _entries(folder))
+    return tuple(_load(entry, folder / entry.folder) for entry in _entries(folder))
 
 
 def source_names(folder: Path) -> list[str]:
     """Of the sources that `load_sources` would load."""
     return [entry.folder for entry in _entries(folder)]
+
+
+def _load(entry: _Entry, folder: Path) -> CandidateSource:
+    return LOADERS.get(entry.kind)(folder, lambda vectors: open_index(ExactIndex(vectors), folder / INDEX))
 
 
 def _entries(folder: Path) -> list[_Entry]:

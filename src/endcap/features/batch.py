@@ -76,7 +76,7 @@ class Shoppers:
         baskets = np.concatenate([context.baskets for context in contexts])[chosen]
         new_order = np.ones(len(rows), np.bool_)
         new_order[1:] = (baskets[1:] != baskets[:-1]) | (rows[1:] != rows[:-1])
-        orders = np.cumsum(new_order) - 1
+        orders = new_order.cumsum() - 1
         n_orders = np.bincount(rows[new_order], minlength=len(contexts))
         return cls(
             now_ms=np.array([context.now_ms for context in contexts], np.int64),
@@ -85,7 +85,7 @@ class Shoppers:
             baskets=baskets,
             orders=orders,
             n_orders=n_orders,
-            later=np.cumsum(n_orders)[rows] - 1 - orders,
+            later=n_orders.cumsum()[rows] - 1 - orders,
             bought=Lists.of([context.bought for context in contexts]),
             bought_n=np.concatenate([context.bought_n for context in contexts]),
             cart=Lists.of([context.cart for context in contexts]),

@@ -30,13 +30,13 @@ def gather(codes: NDArray[Code], ts_ms: Int64Array, baskets: NDArray[np.uint64])
     """Group events [e] (oldest first) by code. A basket counts once for each run of it within a code's events."""
     if not len(codes):
         return Groups(codes, np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))
-    order = np.argsort(codes, kind="stable")
+    order = codes.argsort(kind="stable")
     codes, baskets = codes[order], baskets[order]
     new_code = np.concatenate([[True], codes[1:] != codes[:-1]])
     new_basket = np.concatenate([[True], baskets[1:] != baskets[:-1]]) | new_code
-    starts = np.flatnonzero(new_code)
+    starts = new_code.nonzero()[0]
     ends = np.append(starts[1:], len(codes)) - 1
-    runs = np.cumsum(new_basket, dtype=np.int32)
+    runs = new_basket.cumsum(dtype=np.int32)
     return Groups(codes[starts], runs[ends] - runs[starts] + 1, ts_ms[order[starts]], ts_ms[order[ends]])
 
 
@@ -45,6 +45,6 @@ def find(codes: NDArray[Code], wanted: NDArray[Code]) -> NDArray[np.int64]:
     is absent, which is the row for "none" in a table with one row more."""
     if not len(codes):
         return np.zeros(wanted.shape, np.int64)
-    rows = np.searchsorted(codes, wanted)
+    rows = codes.searchsorted(wanted)
     there = codes[np.minimum(rows, len(codes) - 1)] == wanted
     return np.where(there, rows, len(codes))

@@ -63,7 +63,7 @@ def _table(shoppers: Shoppers, bought: Int64Array) -> Float32Array:
     """float32 [m + 1, len(NAMES)]; the column `own_due` is left to the caller, the last row is for what was never
     bought. bought: int64 [m], the keys of the items bought."""
     rows, ts_ms, later, m = shoppers.bought.rows, shoppers.ts_ms, shoppers.later, len(bought)
-    place = np.searchsorted(bought, shoppers.purchases.keys())
+    place = bought.searchsorted(shoppers.purchases.keys())
     first, before, last = _first_and_last(place, m)
     n = shoppers.bought_n.astype(np.float64)
     ages = np.maximum(shoppers.now_ms[shoppers.purchases.rows] - ts_ms, 0) / DAY_MS

@@ -137,7 +137,7 @@ class Histories:
     def load(cls, folder: Path) -> Histories:
         """Memory-mapped: pages are read when a user's slice is."""
         arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             for name in ("items", "kinds", "ts_ms", "baskets")
         }
         return cls(

@@ -17,7 +17,7 @@ from endcap.features.sequences import NOTHING, REMEMBERED_CODES, History
 MAX_EVENTS = 4096
 VISIT_MS = 24 * 3600 * 1000
 ADD, REMOVE, PURCHASE = EventType.ADD_TO_CART.code, EventType.REMOVE_FROM_CART.code, EventType.PURCHASE.code
-LOOKS = (EventType.VIEW.code, EventType.CLICK.code)
+LOOKS = np.array([kind in (EventType.VIEW, EventType.CLICK) for kind in EventType], np.bool_)  # by code
 
 
 class UserState:
@@ -115,7 +115,7 @@ def _cart(history: History, since: int) -> Int32Array:
 
 def _session(history: History, since: int, now_ms: int) -> Int32Array:
     """Distinct items looked at since the newest order, during this visit, the newest last."""
-    looks = np.isin(history.kinds[since:], LOOKS) & (history.ts_ms[since:] >= now_ms - VISIT_MS)
+    looks = LOOKS[history.kinds[since:]] & (history.ts_ms[since:] >= now_ms - VISIT_MS)
     looked: dict[int, None] = {}
     for item in history.items[since:][looks].tolist():
         looked.pop(item, None)

@@ -47,17 +47,21 @@ class ExactIndex:
         return len(self._vectors)
 
     @property
+    def vectors(self) -> Float32Array:
+        return self._vectors
+
+    @property
     def dim(self) -> int:
         return int(self._vectors.shape[1])
 
     def search(self, vector: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
         """The k rows (all, if there are fewer) with the greatest inner product, best first; ties in row order."""
-        self._check(vector, 1)
+        self.check(vector, 1)
         return self._finish(vector, self._vectors @ vector, k)
 
     def search_many(self, vectors: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
         """`search` for float32 [q, d]: positions int32 [q, min(k, n)], scores float32 [q, min(k, n)]."""
-        self._check(vectors, 2)
+        self.check(vectors, 2)
         width = max(0, min(k, len(self)))
         items, scores = np.empty((len(vectors), width), np.int32), np.empty((len(vectors), width), np.float32)
         at_once = max(1, SCORES_AT_ONCE // max(len(self), 1))
@@ -69,7 +73,7 @@ class ExactIndex:
 
     def at(self, vector: Float32Array, items: Int32Array) -> Float32Array:
         """float32 [len(items)]: inner products with the given rows."""
-        self._check(vector, 1)
+        self.check(vector, 1)
         scores: Float32Array
         if 2 * len(items) > len(self):  # gathering most rows costs more than scoring all of them where they are
             scores = np.einsum("nd,d->n", self._vectors, vector)[items]
@@ -115,7 +119,8 @@ class ExactIndex:
         terms = int(self._vectors.shape[1])
         return 4 * terms * float(np.finfo(np.float32).eps) * self._longest * float(np.linalg.norm(vector))
 
-    def _check(self, vector: Float32Array, ndim: int) -> None:
+    def check(self, vector: Float32Array, ndim: int) -> None:
+        """CallerError for a query of another type or width, or that is not finite."""
         if vector.ndim != ndim or vector.shape[-1] != self._vectors.shape[1] or vector.dtype != np.float32:
             raise CallerError(
                 f"The query is {vector.dtype} {list(vector.shape)}; the index holds float32 of {self._vectors.shape[1]}"

@@ -49,7 +49,7 @@ class BuyAgain:
         return SparseEvidence(context.bought, often * dueness(context, self.config.steadiest))
 
     def explain(self, context: Context, item: int) -> Reason | None:
-        row = int(np.searchsorted(context.bought, item))
+        row = int(context.bought.searchsorted(item))
         if row >= len(context.bought) or context.bought[row] != item:
             return None
         times = int(context.bought_n[row])
@@ -92,8 +92,8 @@ class PersonalFrequency:
 def dueness(context: Context, steadiest: float) -> Float32Array:
     """float32 [m]: the gamma hazard at the time since the last purchase, times the mean gap; 1 before two gaps."""
     rows = np.flatnonzero(context.kinds == PURCHASE)
-    place = np.searchsorted(context.bought, context.items[rows])
-    order = np.argsort(place, kind="stable")
+    place = context.bought.searchsorted(context.items[rows])
+    order = place.argsort(kind="stable")
     place, ts_ms = place[order], context.ts_ms[rows][order]
     gaps = np.diff(ts_ms) / DAY_MS
     within = (place[1:] == place[:-1]) & (gaps > 0)
@@ -120,5 +120,5 @@ def decayed_frequency(context: Context, half_life_days: float) -> Float32Array:
     """float32 [m]: for each bought item the sum over its purchases of .5^(age / half life)."""
     rows = context.kinds == PURCHASE
     ages = np.maximum(context.now_ms - context.ts_ms[rows], 0) / DAY_MS
-    places = np.searchsorted(context.bought, context.items[rows])
+    places = context.bought.searchsorted(context.items[rows])
     return np.bincount(places, 0.5 ** (ages / half_life_days), len(context.bought)).astype(np.float32)

@@ -32,14 +32,19 @@ class ContentSource:
         """kinds: float32 [m, d], distinct vectors. kind_of: int32 [i], each item's row of them."""
         self.kinds, self.kind_of = kinds, kind_of
         self.index = index_factory(kinds)
-        self._members = np.argsort(kind_of, kind="stable").astype(np.int32)
-        self._starts = np.searchsorted(kind_of[self._members], np.arange(len(kinds) + 1))
+        self._members = kind_of.argsort(kind="stable").astype(np.int32)
+        self._starts = kind_of[self._members].searchsorted(np.arange(len(kinds) + 1))
 
     @classmethod
     def of(cls, vectors: Float32Array, index_factory: IndexFactory) -> ContentSource:
         """vectors: float32 [i, d]."""
         kinds, kind_of = np.unique(vectors, axis=0, return_inverse=True)
         return cls(kinds, kind_of.astype(np.int32), index_factory)
+
+    @property
+    def searched(self) -> Float32Array:
+        """float32 [m, d]: what the index is of."""
+        return self.kinds
 
     @property
     def vectors(self) -> Float32Array:
@@ -75,8 +80,8 @@ class ContentSource:
         """The first k items of kinds, best first, equal ones in order; none whose kind scores 0 or less."""
         kinds, scores = kinds[scores > 0], scores[scores > 0]
         sizes = self._starts[kinds + 1] - self._starts[kinds]
-        entries = np.repeat(self._starts[kinds] - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
-        return self._members[entries][:k], np.repeat(scores, sizes)[:k]
+        entries = np.repeat(self._starts[kinds] - sizes.cumsum() + sizes, sizes) + np.arange(int(sizes.sum()))
+        return self._members[entries][:k], scores.repeat(sizes)[:k]
 
     def save(self, folder: Path) -> None:
         np.save(folder / "kinds.npy", self.kinds)
@@ -85,8 +90,11 @@ class ContentSource:
 
     @classmethod
     def load(cls, folder: Path, index_factory: IndexFactory) -> ContentSource:
-        kinds, kind_of = (np.load(folder / f"{part}.npy", allow_pickle=False) for part in ("kinds", "kind_of"))
-        return cls(kinds, kind_of, index_factory)
+        """Memory-mapped."""
+        kinds, kind_of = (
+            np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in ("kinds", "kind_of")
+        )
+        return cls(np.asarray(kinds), np.asarray(kind_of), index_factory)
 
 
 class _Likeness:

@@ -82,7 +82,7 @@ class SparseEvidence:
             everywhere = np.zeros(max(int(self._items[-1]), int(items.max())) + 1, np.float32)
             everywhere[self._items] = self._scores
             return everywhere[items]
-        rows = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
+        rows = np.minimum(self._items.searchsorted(items), len(self._items) - 1)
         return np.where(self._items[rows] == items, self._scores[rows], 0).astype(np.float32)
 
 

@@ -27,6 +27,7 @@ REMOVE = EventType.REMOVE_FROM_CART.code
 Look = tuple[Int32Array, Float32Array]
 Gaze = Callable[[Context], Look]
 KEPT = 128  # looks that several sources share: as many as contexts are asked about together, and some
+EXPLAINED_BY = 20
 PARTS = ("starts", "columns", "values", "reached")
 
 
@@ -89,6 +90,7 @@ class NeighbourSource:
         the items with any neighbour, ascending."""
         self.name, self.gaze = name, gaze
         self._starts, self._columns, self._values, self._reached = starts, columns, values, reached
+        self._explained: tuple[Context, tuple[Int32Array, Int32Array, Float32Array, Int64Array]] | None = None
 
     @classmethod
     def of(cls, name: str, matrix: sparse.csr_array, gaze: str) -> NeighbourSource:
@@ -96,7 +98,7 @@ class NeighbourSource:
         reached = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1])).astype(np.int32)
         if 2 * len(reached) > matrix.shape[1]:
             reached = np.arange(matrix.shape[1], dtype=np.int32)
-        columns = np.searchsorted(reached, matrix.indices).astype(np.int32)
+        columns = reached.searchsorted(matrix.indices).astype(np.int32)
         return cls(name, gaze, matrix.indptr.astype(np.int64), columns, matrix.data.astype(np.float32), reached)
 
     def weigh(self, context: Context) -> Evidence:
@@ -107,26 +109,35 @@ class NeighbourSource:
         entries, lengths = self._entries(items)
         if not len(entries):
             return SILENCE
-        values = self._values[entries] * np.repeat(weights, lengths)
+        values = self._values[entries] * weights.repeat(lengths)
         if len(self._reached) == len(self._starts) - 1:
             return summed(self._columns[entries], values, len(self._reached))
         return SparseEvidence(self._reached, np.bincount(self._columns[entries], values, len(self._reached)))
 
     def explain(self, context: Context, item: int) -> Reason | None:
         """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""
-        items, weights = GAZES[self.gaze](context)
-        hardest = np.argsort(-weights, kind="stable")[:20]
-        items, weights = items[hardest], weights[hardest]
-        entries, lengths = self._entries(items)
-        place = int(np.searchsorted(self._reached, item))
+        place = int(self._reached.searchsorted(item))
         if place == len(self._reached) or self._reached[place] != item:
             return None
-        hits = np.flatnonzero(self._columns[entries] == place)
+        items, columns, strengths, origins = self._hardest(context)
+        hits = (columns == place).nonzero()[0]
         if not len(hits):
             return None
-        origin = np.repeat(np.arange(len(items)), lengths)[hits]
-        strength = self._values[entries[hits]] * weights[origin]
-        return Reason(self.name, self.name, because=int(items[origin[np.argmax(strength)]]))
+        return Reason(self.name, self.name, because=int(items[origins[hits[strengths[hits].argmax()]]]))
+
+    def _hardest(self, context: Context) -> tuple[Int32Array, Int32Array, Float32Array, Int64Array]:
+        """The items looked at hardest, and of the entries of their rows the column, the strength and the row. Kept for
+        the last context: the items of one slate are explained one after the other."""
+        held = self._explained
+        if held is None or held[0] is not context:
+            items, weights = GAZES[self.gaze](context)
+            hardest = np.argsort(-weights, kind="stable")[:EXPLAINED_BY]
+            items, weights = items[hardest], weights[hardest]
+            entries, lengths = self._entries(items)
+            origins = np.repeat(np.arange(len(items)), lengths)
+            held = (context, (items, self._columns[entries], self._values[entries] * weights[origins], origins))
+            self._explained = held
+        return held[1]
 
     def save(self, folder: Path) -> None:
         for part in PARTS:
@@ -143,7 +154,7 @@ class NeighbourSource:
         """Where the rows of `items` lie in the matrix, end to end, and how long each row is."""
         starts = self._starts[items]
         lengths = self._starts[items + 1] - starts
-        offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+        offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
         return offsets + np.arange(int(lengths.sum())), lengths
 
 
@@ -158,5 +169,5 @@ def keep_strongest(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:
     lengths = np.bincount(
         np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[kept], minlength=matrix.shape[0]
     )
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    starts = np.concatenate([[0], lengths.cumsum()])
     return sparse.csr_array((matrix.data[kept].astype(np.float32), matrix.indices[kept], starts), shape=matrix.shape)

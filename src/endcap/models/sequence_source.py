@@ -25,7 +25,7 @@ IndexFactory = Callable[[Float32Array], VectorIndex]
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 READ_AT_ONCE = 16
-FOLLOWED_CODES = np.array([kind.code for kind in FOLLOWED], dtype=np.int8)
+FOLLOWED_KINDS = np.array([kind in FOLLOWED for kind in EventType], np.bool_)  # by code
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class SequenceSource:
         a later model starts from (see `models.sequence_fit`), to be saved again; serving needs none of it."""
         try:
             tower = (folder / TOWER).read_bytes()
-            item_vectors = np.load(folder / ITEM_VECTORS, allow_pickle=False)
+            item_vectors = np.asarray(np.load(folder / ITEM_VECTORS, mmap_mode="r", allow_pickle=False))
             settings = msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Settings)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise ArtifactError(
@@ -73,6 +73,11 @@ class SequenceSource:
             ) from error
         beside = _beside(folder) if with_weights else {}
         return cls(tower, item_vectors, index_factory(item_vectors), settings, beside)
+
+    @property
+    def searched(self) -> Float32Array:
+        """float32 [n_items, d]: what the index is of."""
+        return self.item_vectors
 
     def weigh(self, context: Context) -> SequenceEvidence:
         return self.weigh_many([context])[0]
@@ -135,7 +140,7 @@ class SequenceEvidence:
 
 def followed_items(context: Context, max_len: int) -> Int32Array:
     """int32 [<= max_len]: the newest items viewed, clicked, put in the cart or bought, oldest first."""
-    return context.items[np.isin(context.kinds, FOLLOWED_CODES)][-max_len:]
+    return context.items[FOLLOWED_KINDS[context.kinds]][-max_len:]
 
 
 def _beside(folder: Path) -> dict[str, bytes]:

@@ -56,14 +56,14 @@ class SimilarShoppers:
         if not len(items):
             return SILENCE
         entries, lengths = spans(self._tastes, items)
-        values = self._tastes.data[entries] * np.repeat(weights, lengths)
+        values = self._tastes.data[entries] * weights.repeat(lengths)
         likeness = np.bincount(self._tastes.indices[entries], values, len(self._rows)).astype(np.float32)
-        place = int(np.searchsorted(self._rows, context.row))
+        place = int(self._rows.searchsorted(context.row))
         if place < len(self._rows) and self._rows[place] == context.row:
             likeness[place] = 0  # a shopper is not their own neighbour
         nearest = best_positions(likeness, self._config.neighbours, above=0).astype(np.int32)
         entries, lengths = spans(self._lately, nearest)
-        votes = self._lately.data[entries] * np.repeat(likeness[nearest], lengths)
+        votes = self._lately.data[entries] * likeness[nearest].repeat(lengths)
         return summed(self._lately.indices[entries], votes, self._lately.shape[1])
 
     def explain(self, context: Context, item: int) -> Reason | None:
@@ -133,7 +133,7 @@ def spans(matrix: sparse.csr_array, rows: Int32Array) -> tuple[np.ndarray[tuple[
     lengths = matrix.indptr[rows + 1] - matrix.indptr[rows]
     if not len(rows):
         return np.empty(0, np.int64), lengths
-    offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
+    offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
     return offsets + np.arange(int(lengths.sum())), lengths
 
 
@@ -145,7 +145,7 @@ def _summed(users: Int32Array, items: Int32Array, values: Float32Array, shape: t
 
 def _load(folder: Path, name: str, shape: tuple[int, int]) -> sparse.csr_array:
     data, indices, indptr = (
-        np.load(folder / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False)
+        np.asarray(np.load(folder / f"{name}_{part}.npy", mmap_mode="r", allow_pickle=False))
         for part in ("data", "indices", "indptr")
     )
     return sparse.csr_array((data, indices, indptr), shape=shape, copy=False)

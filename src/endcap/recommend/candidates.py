@@ -108,7 +108,7 @@ class Shortlist:
 
 def shares(candidates: Candidates) -> Float32Array:
     """float32 [n, s]: each source's score over its best for the same shopper; 0 where it has none above 0."""
-    best = np.repeat(candidates.best, candidates.sizes, axis=0)
+    best = candidates.best.repeat(candidates.sizes, axis=0)
     return np.divide(candidates.scores, best, out=np.zeros_like(best), where=best > 0)
 
 

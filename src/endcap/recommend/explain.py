@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Candidates, Context, Reason
 
@@ -75,19 +77,24 @@ class Explainer:
         self, sources: Sequence[CandidateSource], title: Callable[[int], str], category: Callable[[int], str]
     ) -> None:
         self._sources, self._title, self._category = sources, title, category
+        self._everybody = np.array([source.name in EVERYBODY for source in sources], np.bool_)
 
-    def reason(self, candidates: Candidates, row: int, context: Context) -> Reason:
-        """The reason of the source that ranked the candidate best; what is popular with everybody speaks last."""
-        ranks = candidates.ranks[row]
-        loudness = sorted(
-            range(len(self._sources)), key=lambda column: (self._sources[column].name in EVERYBODY, ranks[column])
-        )
-        item = int(candidates.items[row])
-        for column in loudness:
-            if candidates.scores[row, column] > 0:
-                reason = self._ask(self._sources[column], context, item)
-                if reason is not None:
-                    return reason
+    def reasons(self, candidates: Candidates, rows: Sequence[int], context: Context) -> list[Reason]:
+        """For each row the reason of the source that ranked the candidate best; what is popular with everybody speaks
+        last."""
+        ranks, scores = candidates.ranks[rows], candidates.scores[rows]
+        loudness = np.argsort(ranks + self._everybody * np.float32(candidates.per_source + 1), axis=1, kind="stable")
+        items = candidates.items[rows].tolist()
+        return [
+            self._reason(item, [column for column in columns if said[column] > 0], context)
+            for item, columns, said in zip(items, loudness.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _reason(self, item: int, columns: list[int], context: Context) -> Reason:
+        for column in columns:
+            reason = self._ask(self._sources[column], context, item)
+            if reason is not None:
+                return reason
         return Reason("popular", "popular")
 
     def _ask(self, source: CandidateSource, context: Context, item: int) -> Reason | None:
@@ -100,7 +107,8 @@ class Explainer:
     def sentence(self, reason: Reason, item: int, locale: str) -> str:
         """In the locale's language; English where there is none."""
         because = self._title(reason.because) if reason.because >= 0 else ""
-        return _template(reason.code, locale).format(because=because, category=self._category(item), **reason.values)
+        category = self._category(item) if reason.code == "category" else ""
+        return _template(reason.code, locale).format(because=because, category=category, **reason.values)
 
     def plain(self, code: str, locale: str) -> str:
         """A reason that names nothing."""

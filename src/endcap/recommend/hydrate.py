@@ -125,11 +125,11 @@ class Hydrator:
     def _taste(self, contexts: Sequence[Context]) -> Float32Array:
         """float32 [q, 2]: how popular what a shopper turned to is, in the mean and the newest; NaN for nobody."""
         seen = Lists.of([context.items for context in contexts])
-        popularity, there = self._items[seen.items, 0], np.flatnonzero(seen.sizes)
+        popularity, there = self._items[seen.items, 0], seen.sizes.nonzero()[0]
         table = np.full((len(contexts), 2), np.nan, np.float32)
         totals = np.bincount(seen.rows, popularity, len(contexts))
         table[there, 0] = totals[there] / seen.sizes[there]
-        table[there, 1] = popularity[np.cumsum(seen.sizes)[there] - 1]
+        table[there, 1] = popularity[seen.sizes.cumsum()[there] - 1]
         return table
 
     def _keys(self, lists: Lists) -> Int64Array:
@@ -181,7 +181,7 @@ class Hydrator:
         n = np.bincount(rows, minlength=q)
         summed = np.zeros(len(known) + q, np.float32)  # a zero goes before each context's prices, so that none is empty
         summed[np.arange(len(known)) + rows + 1] = prices[known]
-        totals = np.add.reduceat(summed, np.cumsum(n) - n + np.arange(q))
+        totals = np.add.reduceat(summed, n.cumsum() - n + np.arange(q))
         return np.where(n > 0, totals / np.maximum(n, 1), np.nan).astype(np.float32)
 
 
@@ -191,8 +191,8 @@ def _totals(shoppers: Shoppers) -> NDArray[np.float64]:
     table = np.full((len(shoppers.now_ms), 5), np.nan)
     table[:, 0] = shoppers.n_orders
     n = shoppers.purchases.sizes
-    there = np.flatnonzero(n)
-    ends = np.cumsum(n)[there]
+    there = n.nonzero()[0]
+    ends = n.cumsum()[there]
     first_ms, last_ms = shoppers.ts_ms[ends - n[there]], shoppers.ts_ms[ends - 1]
     baskets = shoppers.n_orders[there]
     in_baskets = np.bincount(shoppers.bought.rows, shoppers.bought_n, len(n))[there]

@@ -134,7 +134,7 @@ class Pipeline:
         for selector in self.selectors:
             chosen = selector.select(query, ranked.items, chosen)
         place_of = {item: place for place, item in enumerate(ranked.items.tolist())}
-        slate = [self._recommendation(query, context, ranked, place_of[item]) for item in chosen.tolist()]
+        slate = self._recommendations(query, context, ranked, [place_of[item] for item in chosen.tolist()])
         slate += self._filling(query, context, ranked, query.n - len(slate))
         stages.done("selection")
         return tuple(slate), tuple(ranked.degraded)
@@ -197,11 +197,16 @@ class Pipeline:
         stages.costs.learn("judge", stages.done("judge"))
         return found
 
-    def _recommendation(self, query: Query, context: Context, ranked: Ranked, place: int) -> Recommendation:
-        item = int(ranked.items[place])
-        reason = self._explainer.reason(ranked.candidates, int(ranked.rows[place]), context)
-        sentence = self._explainer.sentence(reason, item, query.locale)
-        return self.shown(item, float(ranked.scores[place]), reason.source, sentence)
+    def _recommendations(
+        self, query: Query, context: Context, ranked: Ranked, places: list[int]
+    ) -> list[Recommendation]:
+        reasons = self._explainer.reasons(ranked.candidates, ranked.rows[places].tolist(), context)
+        return [
+            self.shown(item, score, reason.source, self._explainer.sentence(reason, item, query.locale))
+            for item, score, reason in zip(
+                ranked.items[places].tolist(), ranked.scores[places].tolist(), reasons, strict=True
+            )
+        ]
 
     def _filling(self, query: Query, context: Context, ranked: Ranked, missing: int) -> list[Recommendation]:
         """The best selling allowed items that were no candidates, so that a page is full whenever it can be."""

@@ -21,6 +21,8 @@ class Best:
     """The highest scored first."""
 
     def select(self, query: Query, ranked: Int32Array, chosen: Int32Array) -> Int32Array:
+        if not len(chosen):
+            return ranked[: query.n]
         remaining = ranked[~np.isin(ranked, chosen)]
         return np.concatenate([chosen, remaining])[: query.n]
 
