@@ -9,12 +9,12 @@ import numpy as np
 from endcap.app.publish import read_release
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.protocols import VectorIndex
-from endcap.core.types import Float32Array, Int32Array, Placement
+from endcap.core.types import Context, Float32Array, Int32Array, Placement
 from endcap.features.state import context
+from endcap.models.content import ContentSource
+from endcap.models.sequence_source import SequenceSource
 
 K, ASKED = 100, 300
-HELD = ("index", "_index")  # where a source keeps what it searches
-VECTORS = ("kinds", "item_vectors")  # and what that was made of
 
 
 class Overheard:
@@ -37,8 +37,8 @@ class Overheard:
 
 
 def recall_at_100(workspace: Path) -> dict[str, float]:
-    """`recall@100`: the least of all sources that search vectors; `recall@100_<source>`: each. Asked with what shoppers
-    of the shop would ask them with."""
+    """`recall@100`: the least of all sources that search vectors; `recall@100_<source>`: each, and `indexed_<source>`:
+    its vectors. Asked with what shoppers of the shop would ask them with."""
     releases = ReleaseStore(workspace / "releases")
     release = read_release(releases, releases.current() or "")
     rows = np.random.default_rng(3).integers(len(release.histories), size=ASKED).tolist()
@@ -46,24 +46,33 @@ def recall_at_100(workspace: Path) -> dict[str, float]:
     contexts = [context(release.histories.at(row), now_ms, Placement.HOME) for row in rows]
     found: dict[str, float] = {}
     for source in release.fitted.sources:
-        name = next((name for name in HELD if hasattr(source, name)), None)
-        vectors = next((getattr(source, each) for each in VECTORS if hasattr(source, each)), None)
-        if name is None or vectors is None:
+        if isinstance(source, ContentSource):
+            vectors, index = source.kinds, source.index
+            source.index = heard = Overheard(index)
+        elif isinstance(source, SequenceSource):
+            vectors, index = source.item_vectors, source._index  # noqa: SLF001 - looked at from outside on purpose
+            source._index = heard = Overheard(index)  # noqa: SLF001
+        else:
             continue
-        overheard = Overheard(getattr(source, name))
-        setattr(source, name, overheard)
-        for one in contexts:
-            source.weigh(one).top(K)
-        found[f"recall@100_{source.name}"] = _recall(overheard.index, np.asarray(vectors), overheard.asked)
-    return {"recall@100": min(found.values(), default=float("nan")), **found}
+        _ask(source, contexts)
+        found[f"recall@100_{source.name}"] = _recall(index, np.asarray(vectors), heard.asked)
+        found[f"indexed_{source.name}"] = len(vectors)
+    recalls = [value for name, value in found.items() if name.startswith("recall")]
+    return {"recall@100": min(recalls, default=float("nan")), **found}
+
+
+def _ask(source: ContentSource | SequenceSource, contexts: list[Context]) -> None:
+    for one in contexts:
+        source.weigh(one).top(K)
 
 
 def _recall(index: VectorIndex, vectors: Float32Array, asked: list[Float32Array]) -> float:
     """Mean over the vectors asked with. A row counts as found where one as near stands in its place, for equal rows have
     no order."""
+    k = min(K, len(vectors))
     shares = []
     for vector in asked:
         exact = vectors @ vector
-        bar = np.partition(exact, -K)[-K] - 1e-6 * abs(exact).max()
-        shares.append(float((exact[index.search(vector, K)[0]] >= bar).sum()) / min(K, len(exact)))
+        bar = np.partition(exact, -k)[-k] - 1e-6 * abs(exact).max()
+        shares.append(float((exact[index.search(vector, k)[0]] >= bar).sum()) / k)
     return float(np.mean(shares))
