@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pytest
+from tests.servers import PostgresServer, RedisServer, missing_postgres, missing_redis
 
 if TYPE_CHECKING:
     from endcap.models.finetune.config import FinetuneConfig
@@ -19,6 +21,30 @@ THINGS = ("shoes", "boots", "shirt", "coat", "milk", "bread", "lamp", "chair", "
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 VOCABULARY = (*SPECIAL, *COLOURS["warm"], *COLOURS["cold"], *THINGS, ";", *LETTERS, *(f"##{sign}" for sign in LETTERS))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres of the session's own. Tests share it, each in a schema of its own: see `schema`."""
+    if reason := missing_postgres():
+        pytest.skip(reason)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def schema() -> str:
+    """The name of a schema that no other test uses."""
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis of the session's own, which keeps nothing on disk."""
+    if reason := missing_redis():
+        pytest.skip(reason)
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

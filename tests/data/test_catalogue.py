@@ -13,7 +13,7 @@ import pytest
 from endcap.core import tables
 from endcap.core.errors import DataError
 from endcap.core.types import Availability, Item
-from endcap.data.store import Store
+from endcap.data.sqlite_store import SqliteStore
 
 MILK = Item(
     item_id="milk",
@@ -33,19 +33,19 @@ BREAD = Item(item_id="bread", title='Bread "rye" — täglich 🍞')
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path, create=True) as opened:
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore.open(tmp_path, create=True) as opened:
         yield opened
 
 
-def test_an_item_comes_back_as_it_was_put(store: Store) -> None:
+def test_an_item_comes_back_as_it_was_put(store: SqliteStore) -> None:
     assert store.put_items([MILK, BREAD]) == 2
     assert store.item("milk") == MILK
     assert store.item("bread") == BREAD
     assert store.item("absent") is None
 
 
-def test_items_is_a_table_in_order_of_arrival(store: Store) -> None:
+def test_items_is_a_table_in_order_of_arrival(store: SqliteStore) -> None:
     assert store.items().equals(tables.empty(tables.ITEMS))
     store.put_items([MILK, BREAD])
     store.put_items([Item(item_id="milk", title="Oat Drink")])
@@ -56,7 +56,7 @@ def test_items_is_a_table_in_order_of_arrival(store: Store) -> None:
     assert items["categories"].to_list() == [[], []]
 
 
-def test_a_frame_and_items_are_the_same_to_the_store(store: Store) -> None:
+def test_a_frame_and_items_are_the_same_to_the_store(store: SqliteStore) -> None:
     store.put_items([MILK, BREAD])
     before = store.items()
     store.put_items(before)
@@ -64,12 +64,12 @@ def test_a_frame_and_items_are_the_same_to_the_store(store: Store) -> None:
     assert store.item("milk") == MILK
 
 
-def test_missing_columns_get_the_defaults_of_item(store: Store) -> None:
+def test_missing_columns_get_the_defaults_of_item(store: SqliteStore) -> None:
     store.put_items(pl.DataFrame({"item_id": ["a"], "price": [float("nan")]}))
     assert store.item("a") == Item(item_id="a")
 
 
-def test_columns_that_a_table_lacks_stay_and_a_null_clears(store: Store) -> None:
+def test_columns_that_a_table_lacks_stay_and_a_null_clears(store: SqliteStore) -> None:
     store.put_items([MILK])
     store.put_items(pl.DataFrame({"item_id": ["milk", "new"], "availability": ["out_of_stock"] * 2}))
     assert store.item("milk") == msgspec.structs.replace(MILK, availability=Availability.OUT_OF_STOCK)
@@ -81,13 +81,13 @@ def test_columns_that_a_table_lacks_stay_and_a_null_clears(store: Store) -> None
     assert (found.price, found.categories, found.brand) == (None, (), "Meadow")
 
 
-def test_ids_alone_change_nothing(store: Store) -> None:
+def test_ids_alone_change_nothing(store: SqliteStore) -> None:
     store.put_items([MILK])
     store.put_items(pl.DataFrame({"item_id": ["milk"]}))
     assert store.item("milk") == MILK
 
 
-def test_every_write_moves_the_version_on(store: Store) -> None:
+def test_every_write_moves_the_version_on(store: SqliteStore) -> None:
     assert store.items_version() == 0
     store.put_items([MILK])
     store.put_items([BREAD])
@@ -105,7 +105,7 @@ def test_every_write_moves_the_version_on(store: Store) -> None:
         ({"item_id": "a", "price": "cheap"}, "wrong type"),
     ],
 )
-def test_an_item_that_is_not_valid_is_refused_whole(store: Store, row: dict[str, object], message: str) -> None:
+def test_an_item_that_is_not_valid_is_refused_whole(store: SqliteStore, row: dict[str, object], message: str) -> None:
     good = {"item_id": "good"}
     frame = pl.DataFrame([{**dict.fromkeys(row), **good}, row], infer_schema_length=None)
     with pytest.raises(DataError, match=message):
@@ -114,12 +114,12 @@ def test_an_item_that_is_not_valid_is_refused_whole(store: Store, row: dict[str,
     assert store.items_version() == 0
 
 
-def test_an_item_object_of_the_wrong_type_is_refused(store: Store) -> None:
+def test_an_item_object_of_the_wrong_type_is_refused(store: SqliteStore) -> None:
     with pytest.raises(DataError, match="not valid"):
         store.put_items([Item(item_id=5)])  # type: ignore[arg-type]
 
 
-def test_users(store: Store) -> None:
+def test_users(store: SqliteStore) -> None:
     attributes = json.dumps({"age": "35-44"})
     store.put_users(pl.DataFrame({"user_id": ["u1", "u2"], "attributes": [attributes, None]}))
     store.put_users(pl.DataFrame({"user_id": ["u2"], "attributes": ['{"age": "65+"}']}))
@@ -133,8 +133,8 @@ def test_users(store: Store) -> None:
 
 def test_a_large_catalogue_survives_reopening(tmp_path: Path) -> None:
     frame = pl.DataFrame({"item_id": [str(number) for number in range(5_000)], "title": ["Soap"] * 5_000})
-    with Store.open(tmp_path, create=True) as store:
+    with SqliteStore.open(tmp_path, create=True) as store:
         assert store.put_items(frame) == 5_000
-    with Store.open(tmp_path) as store:
+    with SqliteStore.open(tmp_path) as store:
         assert store.items()["item_id"].to_list() == frame["item_id"].to_list()
         assert store.counts().items == 5_000

@@ -150,3 +150,16 @@ def test_every_event_type_is_known() -> None:
     kinds = [kind.value for kind in EventType]
     many = {"user_id": kinds, "item_id": kinds, "ts_ms": [T0] * len(kinds), "event_type": kinds}
     assert check(many).frame["event_type"].to_list() == kinds
+
+
+def test_rows_without_a_shopper_are_the_session_s_and_logins_name_both():
+    rows = {
+        "user_id": [None, None, "u", "u", "session:s", "session:t"],
+        "session_id": ["s", "s", "s", None, "s", "s"],
+        "item_id": ["i", None, None, None, "i", "i"],
+        "event_type": ["view", "login", "login", "login", "view", "view"],
+        "ts_ms": [str(T0)] * 6,
+    }
+    checked = check(rows)
+    assert checked.frame["user_id"].to_list() == ["session:s", "u", "session:s"]
+    assert checked.refused["rule"].to_list() == ["missing_id", "missing_id", "reserved_user"]

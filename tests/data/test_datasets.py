@@ -18,7 +18,7 @@ from endcap.core.errors import CallerError, DataError, MissingExtraError, NotFou
 from endcap.data import datasets
 from endcap.data.checks import EARLIEST_MS
 from endcap.data.datasets import DATASETS, DAY_MS, Dataset, amazon_folder, complete_journey, readable
-from endcap.data.store import Store
+from endcap.data.sqlite_store import SqliteStore
 
 EVENTS_AND_LINE = {**tables.schema(tables.EVENTS), "line": pl.Int64()}
 
@@ -98,7 +98,7 @@ class TestCompleteJourney:
 
     def test_the_catalogue_goes_into_a_store(self, journey: Dataset, tmp_path: Path) -> None:
         some = journey.items.head(3_000)
-        with Store.open(tmp_path, create=True) as store:
+        with SqliteStore.open(tmp_path, create=True) as store:
             assert store.put_items(some) == 3_000
             assert store.items().equals(some)
             assert store.put_users(journey.users) == 801

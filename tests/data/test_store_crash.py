@@ -15,7 +15,7 @@ import pytest
 import endcap
 from endcap.core.errors import ServiceError
 from endcap.core.types import Event, EventType
-from endcap.data.store import SEGMENT_MIN_ROWS, Store
+from endcap.data.sqlite_store import SEGMENT_MIN_ROWS, SqliteStore
 
 KILLS = 8
 
@@ -25,9 +25,9 @@ import os, sys, threading
 from pathlib import Path
 import polars as pl
 from endcap.core.types import Event, EventType
-from endcap.data.store import Store
+from endcap.data.sqlite_store import SqliteStore
 
-store, run = Store.open(Path(sys.argv[1]), create=True), sys.argv[2]
+store, run = SqliteStore.open(Path(sys.argv[1]), create=True), sys.argv[2]
 
 def tell(text):
     os.write(1, (text + "\\n").encode())
@@ -79,8 +79,8 @@ def run_until_killed(folder: Path, run: int, loads: int, delay_s: float) -> list
 def look_on_from_here(folder: Path) -> None:
     """While another process writes, this one may read but not write."""
     with pytest.raises(ServiceError, match="Another process"):
-        Store.open(folder)
-    with Store.open_reader(folder) as reader:
+        SqliteStore.open(folder)
+    with SqliteStore.open_reader(folder) as reader:
         seqs = reader.events().select("seq").collect()["seq"].to_list()
         assert seqs == list(range(1, len(seqs) + 1))
 
@@ -91,7 +91,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         told = run_until_killed(tmp_path, run, draw.randrange(3), draw.uniform(0, 0.1))
         live += [name for name in told if name.startswith("live")]
         bulk += [name for name in told if name.startswith("bulk")]
-        with Store.open(tmp_path) as store:
+        with SqliteStore.open(tmp_path) as store:
             frame = store.events().collect()
             segments = store.counts().segments
             assert store.verify() == []
@@ -117,7 +117,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 def resend_and_check(folder: Path, live: list[str], bulk: list[str]) -> None:
     """A client that saw no answer sends again: what was recorded is a duplicate, whichever way it came."""
     again = [f"{name}-0" for name in bulk] + live[:5]
-    with Store.open(folder) as store:
+    with SqliteStore.open(folder) as store:
         events = [
             Event(event_type=EventType.VIEW, user_id="u", ts_ms=1, item_id="i", event_id=event_id) for event_id in again
         ]

@@ -55,7 +55,7 @@ def test_bad_events_do_not_take_good_ones_with_them(client, shop):
     assert answer.json()["accepted"] == ["good-1", "good-2"]
     reasons = {entry["position"]: entry["reason"] for entry in answer.json()["rejected"]}
     assert sorted(reasons) == [1, 2, 3, 4, 5]
-    assert reasons[1] == "user_id: Field required."
+    assert reasons[1] == "user_id: Neither user_id nor session_id is given. Send one of them."
     assert "milliseconds" in reasons[2]
     assert reasons[3].startswith("colour:")
     assert "needs an item" in reasons[4]
@@ -109,7 +109,7 @@ def test_all_bad_is_an_error_that_says_why(client, shop):
     before = shop.store.last_seq()
     answer = send(client, {"events": [{"event_type": "purchase", "item_id": "x"}, {}]})
     assert answer.status_code == 422
-    assert "user_id: Field required" in answer.json()["error"]["what"]
+    assert "Neither user_id nor session_id" in answer.json()["error"]["what"]
     assert answer.json()["error"]["where"] == "events[0]"
     assert [entry["position"] for entry in answer.json()["rejected"]] == [0, 1]
     assert shop.store.last_seq() == before
@@ -189,3 +189,34 @@ def test_broken_unicode_and_numbers_are_refused(client):
     ):
         answer = client.post("/v1/events", content=text.encode(), headers={"Content-Type": "application/json"})
         assert answer.status_code == 422, text
+
+
+def test_an_anonymous_event_is_the_session_s_until_a_login(client):
+    view = {"event_type": "view", "session_id": "s-1", "item_id": "dairy-000"}
+    login = {"event_type": "login", "session_id": "s-1", "user_id": "ada"}
+    assert client.post("/v1/events", json=view).status_code == 200
+    assert client.get("/v1/users/session:s-1").json()["events"] == 1
+    assert client.get("/v1/users/ada").status_code == 404
+    assert client.post("/v1/events", json=login).status_code == 200
+    assert client.get("/v1/users/ada").json()["events"] == 1
+    of_session = client.get("/v1/recommendations", params={"session_id": "s-1"}).json()["items"]
+    assert of_session == client.post("/v1/recommendations", json={"user_id": "ada"}).json()["items"]
+    assert of_session == client.post("/v1/recommendations", json={"session_id": "s-1"}).json()["items"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"event_type": "login", "user_id": "ada", "item_id": None}, "A login needs a session."),
+        ({"event_type": "login", "session_id": "s-1", "item_id": None}, "kept for anonymous sessions"),
+        ({"user_id": "session:s-2", "session_id": "s-1"}, "kept for anonymous sessions"),
+        ({"user_id": "session:s-2"}, "kept for anonymous sessions"),
+        ({"session_id": " "}, "The session_id is blank."),
+        ({"session_id": ""}, "The session_id is blank."),
+    ],
+)
+def test_what_no_session_or_login_is(client, changed, reason):
+    event = {"event_type": "view", "item_id": "dairy-000", **changed}
+    answer = client.post("/v1/events", json=event)
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]["what"]

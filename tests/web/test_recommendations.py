@@ -118,6 +118,35 @@ def test_what_is_no_id_of_ours_has_no_next_page(client):
     assert (answer.status_code, answer.json()["error"]["where"]) == (422, "after")
 
 
+def keyed(client, key, **asked):
+    return client.get("/v1/recommendations", params=asked, headers={"Idempotency-Key": key})
+
+
+def test_the_same_key_gets_the_same_list_whatever_happened_meanwhile(client, planted):
+    user = next(iter(planted.answers))
+    first = keyed(client, "k-1", user_id=user, placement="discovery")
+    bought = {"event_type": "purchase", "user_id": user, "item_id": first.json()["items"][0]["item_id"]}
+    assert client.post("/v1/events", json=bought).status_code == 200
+    again = keyed(client, "k-1", user_id=user, placement="discovery")
+    assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
+    fresh = keyed(client, "k-2", user_id=user, placement="discovery")
+    assert "Idempotent-Replayed" not in fresh.headers
+    assert bought["item_id"] in ids(first.json())
+    assert bought["item_id"] not in ids(fresh.json())
+
+
+def test_a_key_is_for_one_request(client):
+    assert keyed(client, "k-1", n=3).status_code == 200
+    other = keyed(client, "k-1", n=4)
+    assert (other.status_code, other.json()["error"]["where"]) == (422, "Idempotency-Key")
+    body = {"n": 3}
+    posted = client.post("/v1/recommendations", json=body, headers={"Idempotency-Key": "k-1"})
+    assert posted.status_code == 422
+    one, two = (client.post("/v1/recommendations", json=body, headers={"Idempotency-Key": "k-3"}) for _ in range(2))
+    assert one.content == two.content
+    assert keyed(client, "x" * 257).status_code == 422
+
+
 def test_filters_narrow_the_choice(client, shop):
     def filtered(**filters):
         return ids(client.post("/v1/recommendations", json={"n": 16, "filters": filters}).json())

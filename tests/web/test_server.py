@@ -28,6 +28,7 @@ def test_health(client, shop):
         "users": 64,
         "last_seq": shop.store.last_seq(),
         "problem": "",
+        "degraded": [],
     }
 
 

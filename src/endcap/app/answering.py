@@ -8,7 +8,7 @@ from typing import Any
 
 from endcap.app.publish import Release
 from endcap.app.queries import MAX_QUERY, checked
-from endcap.app.serving import Serving
+from endcap.app.serving import Moment, Serving
 from endcap.core.determinism import Clock
 from endcap.core.errors import CallerError
 from endcap.core.slates import MAX_SHOWN, NONE_SHOWN, Hashes, new_id, parse, release_hash
@@ -29,17 +29,17 @@ class Answering:
         """CallerError for a query that is not valid."""
         query = checked(query)
         stages, before = Stages(), _shown_before(query.after)
-        release, known = self._known(query)
+        release, known, away = self._known(query)
         stages.costs, stages.budget_s = release.pipeline.costs, self._budget_s(query)
         stages.done("context")
         items, degraded = release.pipeline.answer(query, known, stages)
-        return _slate(release, query, items, degraded, before, stages)
+        return _slate(release, query, items, (*away, *degraded), before, stages)
 
     def found(self, find: Find, query: Query) -> Slate:
         """What a search finds. CallerError for a query that is not valid."""
         query = checked(query)
         stages, before = Stages(), _shown_before(query.after)
-        release, known = self._known(query)
+        release, known, away = self._known(query)
         stages.done("context")
         found = find(release.searcher, query, known)
         stages.done("search")
@@ -50,9 +50,9 @@ class Answering:
             for item, score, ways in zip(found.items, found.scores, found.ways, strict=True)
         )
         stages.done("selection")
-        return _slate(release, query, items, found.degraded, before, stages)
+        return _slate(release, query, items, (*away, *found.degraded), before, stages)
 
-    def _known(self, query: Query) -> tuple[Release, Context]:
+    def _known(self, query: Query) -> Moment:
         return self.serving.context(query, self._clock() if query.now_ms is None else query.now_ms)
 
     def _budget_s(self, query: Query) -> float:

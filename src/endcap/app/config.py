@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
+from endcap.data.open_store import StoreConfig
 from endcap.data.read import DataConfig
 from endcap.encoders.fuse import FusionConfig
 from endcap.encoders.image import ImageEncoderConfig
@@ -113,6 +114,21 @@ class ServeConfig(Section):
     budget_ms: float = Field(
         500.0, ge=0, description="Time that an answer may take; stages that do not fit give way. 0: any."
     )
+    workers: int = Field(1, ge=1, description="Processes that answer. More than one needs the store on Postgres.")
+
+
+class StateConfig(Section):
+    url: str = Field(
+        "",
+        description="Where shoppers' state is kept while the server runs. Empty: in each process. "
+        "`redis://HOST:6379/0`: on Redis, for all workers. The variable `ENDCAP_STATE_URL` goes before it.",
+    )
+    prefix: str = Field(
+        "",
+        description="What the keys on Redis begin with; one for each shop. Empty: the workspace's name and a key of "
+        "its path. Workers that see the workspace under different paths need the same one here.",
+    )
+    timeout_ms: int = Field(250, ge=1, description="Longest wait for Redis; then an answer does without it.")
 
 
 class Config(DataConfig):
@@ -136,6 +152,8 @@ class Config(DataConfig):
     index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    state: StateConfig = StateConfig()
+    store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
         """With the folders and files of local models found where the workspace has them. CallerError for one that only

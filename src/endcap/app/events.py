@@ -13,25 +13,28 @@ import msgspec
 
 from endcap.core.errors import CallerError
 from endcap.core.slates import HEAD_CHARS, head_of
-from endcap.core.types import Event, EventType
+from endcap.core.types import SESSION_PREFIX, Event, EventType
 from endcap.data.checks import DAY_MS, EARLIEST_MS, NUMBERS
 
 MAX_BATCH = 10_000
+WITHOUT_ITEM = (EventType.SEARCH, EventType.LOGIN)
 IDS = ("user_id", "item_id", "event_id", "session_id", "recommendation_id")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of a character, which cannot be written
 
 
 def check_event(event: Event, now_ms: int, where: str = "event") -> None:
-    """Raises CallerError for a time that cannot be, an act on no item, an id that is blank or holds control characters,
-    and a number that is not finite, a negative price or a quantity that is not above zero."""
+    """Raises CallerError for a time that cannot be, an act on no item, a login of nobody or to no session, an id that
+    is blank, holds control characters or is kept for sessions, and a number that is not finite, a negative price or a
+    quantity that is not above zero."""
     if not EARLIEST_MS <= event.ts_ms <= now_ms + DAY_MS:
         raise CallerError(
             f"{event.ts_ms} is before 1995 or more than a day ahead.",
             where=f"{where}.ts_ms",
             next_step="Send UTC milliseconds.",
         )
-    if event.item_id is None and event.event_type is not EventType.SEARCH:
+    if event.item_id is None and event.event_type not in WITHOUT_ITEM:
         raise CallerError(f"A {event.event_type} needs an item.", where=f"{where}.item_id", next_step="Name the item.")
+    _check_shopper(event, where)
     for name in IDS:
         _check_id(name, getattr(event, name), where)
     for name in NUMBERS:
@@ -70,6 +73,19 @@ def typed_event(event: Event, where: str) -> Event:
         return msgspec.convert(msgspec.structs.asdict(event), Event)
     except msgspec.ValidationError as error:
         raise CallerError(f"{error}.", where=where, next_step="The fields are those of endcap.Event.") from error
+
+
+def _check_shopper(event: Event, where: str) -> None:
+    """A user id that begins as those of sessions do is the event's own session, and a login names user and session."""
+    is_login = event.event_type is EventType.LOGIN
+    if is_login and event.session_id is None:
+        raise CallerError("A login needs a session.", where=f"{where}.session_id", next_step="Name the session.")
+    if event.user_id.startswith(SESSION_PREFIX) and (is_login or not event.is_anonymous):
+        raise CallerError(
+            f"User ids that begin with {SESSION_PREFIX!r} are kept for anonymous sessions.",
+            where=f"{where}.user_id",
+            next_step="Send a login's user_id, and of an anonymous act the session_id alone.",
+        )
 
 
 def _check_id(name: str, value: str | None, where: str) -> None:

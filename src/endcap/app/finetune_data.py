@@ -19,6 +19,7 @@ from endcap.core.determinism import rng
 from endcap.core.errors import CallerError, DataError
 from endcap.core.types import Int64Array
 from endcap.features.items import ItemTable
+from endcap.features.sessions import owned
 from endcap.models.finetune.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def examples_of(shop: Shop, config: FinetuneConfig) -> pl.DataFrame:
             where="task.kind",
             next_step=f"Bring a table, or choose one of: {', '.join(FROM_A_SHOP)}.",
         )
-    log = shop.store.events()
+    log = owned(shop.store.events())
     learnable(log, shop.folder)
     ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
     table = ItemTable.build(shop.store.items(), ids)

@@ -26,6 +26,7 @@ from endcap.core.types import Float32Array
 from endcap.data import database
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
+from endcap.features.sessions import owned
 from endcap.models.config import SequenceConfig
 from endcap.models.loop import Progress as Step
 from endcap.models.loop import Report, use_threads
@@ -146,7 +147,7 @@ def _sequence_config(config: Config, settings: Mapping[str, Any]) -> SequenceCon
 
 def _read(shop: Shop, progress: Progress) -> tuple[ItemTable, Sequences]:
     progress("read the log", 0.0)
-    log = shop.store.events()
+    log = owned(shop.store.events())
     learnable(log, shop.folder)
     ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
     table = ItemTable.build(shop.store.items(), ids)

@@ -18,6 +18,7 @@ from endcap.core.errors import DataError
 from endcap.core.protocols import CandidateSource
 from endcap.features.items import ItemTable
 from endcap.features.sequences import Histories
+from endcap.features.sessions import owned
 from endcap.features.stats import ItemStats
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Run:
         store = self.shop.store
         self.seq, self.fingerprint = store.last_seq(), store.fingerprint()
         # one moment of the log, however much is recorded meanwhile
-        log = store.events().filter(pl.col("seq") <= self.seq)
+        log = owned(store.events().filter(pl.col("seq") <= self.seq))
         if self.config.train.split == "leave_one_out":
             log = one_by_one(log)
         self.bought = learnable(log, self.shop.folder)

@@ -28,6 +28,7 @@ from endcap.app.ingest import Ingested, Progress, ingest, silent
 from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
+from endcap.app.state import State
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
@@ -35,6 +36,8 @@ from endcap.core.types import Event, EventType, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
+from endcap.data.open_store import open_store
+from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
 from endcap.features.state import context
@@ -73,7 +76,8 @@ class UserView:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """ready: a release is loaded and events can be recorded. last_seq: the newest event in the log."""
+    """ready: a release is loaded and answers. last_seq: the newest event in the log. degraded: what it answers
+    without. problem: why it is not ready, or what is wrong."""
 
     ready: bool
     release: str | None = None
@@ -81,6 +85,7 @@ class Health:
     users: int = 0
     last_seq: int = 0
     problem: str = ""
+    degraded: tuple[str, ...] = ()
 
 
 class Shop:
@@ -89,7 +94,9 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
-        self._serving = Serving(self.releases, store, config.slate)
+        self._state = State(config.state, folder)
+        self.memory = self._state.memory
+        self._serving = Serving(self.releases, store, config.slate, self._state.states)
         self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
 
@@ -102,7 +109,7 @@ class Shop:
         with database.translated(place):
             if not (place / CONFIG_FILE).exists():
                 (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
-        Store.open(place / "store", create=True).close()
+        open_store(place / "store", load_config(place / CONFIG_FILE).store, create=True).close()
         return place
 
     @staticmethod
@@ -136,7 +143,7 @@ class Shop:
         if not (place / CONFIG_FILE).exists():
             cls.init(place)
         config = load_config(place / CONFIG_FILE).seen_from(place)
-        store = Store.open_reader(place / "store") if read_only else Store.open(place / "store", create=True)
+        store = open_store(place / "store", config.store, create=not read_only, read_only=read_only)
         return cls(place, config, store, clock)
 
     def __enter__(self) -> Self:
@@ -146,7 +153,13 @@ class Shop:
         self.close()
 
     def close(self) -> None:
+        self._state.close()
         self.store.close()
+
+    @property
+    def takes_many_writers(self) -> bool:
+        """Whether several processes may record side by side."""
+        return not isinstance(self.store, SqliteStore)
 
     def ingest(
         self,
@@ -207,11 +220,14 @@ class Shop:
             raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
         self.releases.publish(chosen)
+        self._serving.take_up()
         return chosen
 
     def rollback(self) -> str:
         """Go back to the release published before."""
-        return self.releases.rollback()
+        back = self.releases.rollback()
+        self._serving.take_up()
+        return back
 
     def evaluation(self, release_id: str | None = None) -> dict[str, Any]:
         """What training measured for a release (default: the published one)."""
@@ -283,13 +299,13 @@ class Shop:
 
     def user(self, user_id: str) -> UserView:
         """What is known of a shopper. NotFoundError for a stranger."""
-        release, states = self._serving.current()
+        release, seen, _ = self._serving.known(user_id)
         attributes = self.store.user(user_id)
-        if attributes is None and not states.knows(user_id):
+        if attributes is None and not seen.is_known:
             raise NotFoundError(
                 f"There is no user {user_id!r}.", where="user_id", next_step="Record an event of theirs."
             )
-        known = context(states.history(user_id), self.clock(), Placement.HOME)
+        known = context(seen.history, self.clock(), Placement.HOME)
         ids = release.fitted.table.ids.ids
         favourites = known.bought[np.lexsort((known.bought, -known.bought_n))][:10]
         return UserView(
@@ -304,17 +320,16 @@ class Shop:
 
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """What a shopper reads for each item; its id where there is nothing else."""
-        known = self.store.titles(item_ids)
+        known = self._serving.titles(item_ids)
         return {item_id: known.get(item_id) or item_id for item_id in item_ids}
 
     def health(self) -> Health:
         """Never raises: what is wrong is in `problem`."""
         try:
-            release, _ = self._serving.current()
-            last_seq = self.store.last_seq()
+            release, last_seq, degraded, problem = self._serving.standing()
         except Exception as error:  # health is asked when things are broken, and has to say so
             return Health(ready=False, problem=str(error))
-        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq)
+        return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq, problem, degraded)
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"

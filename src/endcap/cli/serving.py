@@ -17,19 +17,28 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def serve(
     host: Annotated[str | None, typer.Option(help="Address of this machine; default from endcap.toml.")] = None,
     port: PortOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that answer; more than one needs the store on Postgres.")
+    ] = None,
     shop: ShopOption = HERE,
 ) -> None:
-    """Answer over HTTP until Ctrl-C. One process records at a time: a second `serve` or `ingest` is refused."""
+    """Answer over HTTP until Ctrl-C. On SQLite one process records: a second `serve` or `ingest` is refused."""
     # Requests run side by side already; threads inside one answer would only get in each other's way.
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
     from endcap.app.runtime import Shop
 
-    Shop.open(shop, read_only=True).close()  # a folder that is no workspace is an error here, not a new workspace
-    from endcap.web.server import serve as answer
+    with Shop.open(shop, read_only=True) as seen:  # a folder that is no workspace is an error here
+        wanted = workers or seen.config.serve.workers
+    if wanted > 1:
+        from endcap.web.workers import serve_workers
 
-    with Shop.open(shop) as opened:
-        answer(opened, host, port, _announce(shop))
+        serve_workers(shop, wanted, host, port, _announce(shop))
+    else:
+        from endcap.web.server import serve as answer
+
+        with Shop.open(shop) as opened:
+            answer(opened, host, port, _announce(shop))
     stdout().print("Stopped.")
 
 

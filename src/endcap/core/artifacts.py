@@ -102,6 +102,8 @@ class ReleaseStore:
             self._point(_Pointer(release_id))
         elif pointer.release != release_id:
             self._point(_Pointer(release_id, [*pointer.previous, pointer.release]))
+        else:
+            self._point(pointer)  # whoever could not load it tries again
 
     def rollback(self) -> str:
         """Go back to the release published before the current one; returns its id."""

@@ -31,6 +31,7 @@ class EventType(StrEnum):
     SEARCH = "search"
     RATING = "rating"
     SHARE = "share"
+    LOGIN = "login"
 
     @property
     def code(self) -> int:
@@ -38,6 +39,12 @@ class EventType(StrEnum):
 
 
 EVENT_CODES = {kind.value: code for code, kind in enumerate(EventType)}
+SESSION_PREFIX = "session:"
+
+
+def session_user(session_id: str) -> str:
+    """The user id under which the log keeps what a session does anonymously. No shopper may be called so."""
+    return SESSION_PREFIX + session_id
 
 
 class Availability(StrEnum):
@@ -64,10 +71,11 @@ class Placement(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One act on one item (or one search). `event_id` makes recording it idempotent.
+    """One act on one item (or one search, or a login). `event_id` makes recording it idempotent.
 
-    price: per unit, in `currency`. value: a rating. session_id: the visit or, for purchases, the order:
-    purchases that share it were one basket.
+    user_id: of an anonymous act it is `session_user(session_id)`. price: per unit, in `currency`. value: a rating.
+    session_id: the visit or, for purchases, the order: purchases that share it were one basket. A login says that
+    the session is the user's (`features.sessions` has the rule).
     """
 
     event_type: EventType
@@ -83,6 +91,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     query: str | None = None
     placement: str | None = None
     recommendation_id: str | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.session_id is not None and self.user_id == SESSION_PREFIX + self.session_id
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -106,10 +118,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Query:
     """A request for a slate.
 
-    cart, exclude: shop item ids. item_id: the item being looked at. session_events: acts of this visit that were
-    not recorded; they count for this answer only. now_ms None means the clock's time. hide_bought None means the
-    placement's own rule. categories, brands: one of them; attributes: (name, value), all of them; min_price, max_price:
-    of items with a price. after: the recommendation_id of the page before. budget_ms None means the shop's own.
+    session_id: asked without a user_id, the shopper is whoever the session belongs to. cart, exclude: shop item ids.
+    item_id: the item being looked at. session_events: acts of this visit that were not recorded; they count for this
+    answer only. now_ms None means the clock's time. hide_bought None means the placement's own rule. categories,
+    brands: one of them; attributes: (name, value), all of them; min_price, max_price: of items with a price. after: the
+    recommendation_id of the page before. budget_ms None means the shop's own.
     """
 
     user_id: str | None = None
@@ -129,6 +142,7 @@ class Query:
     after: str | None = None
     budget_ms: float | None = None
     locale: str = "en"
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

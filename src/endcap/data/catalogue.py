@@ -8,7 +8,8 @@ catalogue it was made from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import apsw
@@ -27,8 +28,10 @@ _DEFAULTS: dict[str, Any] = {
     "attributes": "{}",
     "availability": Availability.IN_STOCK.value,
 }
-_ITEM_NAMES = tables.names(tables.ITEMS)
-_USER_NAMES = tables.names(tables.USERS)
+ITEM_NAMES = tables.names(tables.ITEMS)
+USER_NAMES = tables.names(tables.USERS)
+VERSION = "version"
+_SELECT = f"SELECT {', '.join(ITEM_NAMES)} FROM items"  # noqa: S608
 
 
 class Rows(NamedTuple):
@@ -41,7 +44,7 @@ class Rows(NamedTuple):
 def item_rows(items: pl.DataFrame | Sequence[Item]) -> Rows:
     """Checked rows for `put_items`. Columns that are missing get the defaults of `Item` where the item is new."""
     if not isinstance(items, pl.DataFrame):
-        return Rows(_ITEM_NAMES, [_row_of(item) for item in _sound(items)])
+        return Rows(ITEM_NAMES, [_row_of(item) for item in _sound(items)])
     frame = _conformed(items, tables.ITEMS)
     _refuse_missing(frame, "item_id", "items")
     frame = frame.with_columns(
@@ -51,7 +54,7 @@ def item_rows(items: pl.DataFrame | Sequence[Item]) -> Rows:
     )
     _refuse_unknown_availability(frame)
     _refuse_bad_attributes(frame, "item_id")
-    return Rows(_given(items, _ITEM_NAMES), _with_json_lists(frame))
+    return Rows(_given(items, ITEM_NAMES), _with_json_lists(frame))
 
 
 def user_rows(users: pl.DataFrame) -> Rows:
@@ -60,33 +63,65 @@ def user_rows(users: pl.DataFrame) -> Rows:
     _refuse_missing(frame, "user_id", "users")
     frame = frame.with_columns(pl.col("attributes").fill_null("{}"))
     _refuse_bad_attributes(frame, "user_id")
-    return Rows(_given(users, _USER_NAMES), frame.rows())
+    return Rows(_given(users, USER_NAMES), frame.rows())
 
 
-def put_items(connection: apsw.Connection, rows: Rows) -> int:
-    """Insert, or change what is given, by item_id; returns the number of rows."""
-    return _upsert(connection, "items", _ITEM_NAMES, rows)
+def patch_rows(rows: Sequence[Mapping[str, Any]]) -> list[Rows]:
+    """Checked rows for `put_items`: those that follow one another and name the same fields together."""
+    return [item_rows(_patch_frame(names, list(group))) for names, group in groupby(rows, sorted)]
+
+
+def put_items(connection: apsw.Connection, *groups: Rows) -> int:
+    """Insert, or change what is given, by item_id; returns the number of rows. All groups make one new version."""
+    whole = [rows for rows in groups if rows.whole]
+    if not whole:
+        return 0
+    version = items_version(connection) + 1
+    for rows in whole:
+        _upsert(connection, "items", [*ITEM_NAMES, VERSION], versioned(rows, version))
+        _chain(connection, "items", rows)
+    set_meta(connection, "items_version", str(version))
+    return sum(len(rows.whole) for rows in whole)
 
 
 def put_users(connection: apsw.Connection, rows: Rows) -> int:
     """Insert, or change what is given, by user_id; returns the number of rows."""
-    return _upsert(connection, "users", _USER_NAMES, rows)
+    if rows.whole:
+        _upsert(connection, "users", USER_NAMES, rows)
+        _chain(connection, "users", rows)
+    return len(rows.whole)
+
+
+def items_version(connection: apsw.Connection) -> int:
+    return int(get_meta(connection, "items_version", "0"))
 
 
 def read_items(connection: apsw.Connection) -> pl.DataFrame:
     """Columns of `tables.ITEMS`, in the order in which the items first came."""
-    rows = connection.execute(f"SELECT {', '.join(_ITEM_NAMES)} FROM items ORDER BY position").fetchall()  # noqa: S608
+    return items_frame(connection.execute(f"{_SELECT} ORDER BY position").fetchall())
+
+
+def items_frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    """Stored rows in the columns of `tables.ITEMS`."""
     stored = {name: pl.String() if name in _LISTS else kind for name, kind in tables.schema(tables.ITEMS).items()}
     frame = pl.DataFrame(rows, schema=stored, orient="row")
     return frame.with_columns(pl.col(name).str.json_decode(pl.List(pl.String)) for name in _LISTS)
 
 
 def read_item(connection: apsw.Connection, item_id: str) -> Item | None:
-    query = f"SELECT {', '.join(_ITEM_NAMES)} FROM items WHERE item_id = ?"  # noqa: S608
-    row = connection.execute(query, (item_id,)).fetchone()
-    if row is None:
-        return None
-    values = dict(zip(_ITEM_NAMES, row, strict=True))
+    row = connection.execute(f"{_SELECT} WHERE item_id = ?", (item_id,)).fetchone()
+    return None if row is None else item_of(row)
+
+
+def read_changed(connection: apsw.Connection, since_version: int) -> list[Item]:
+    """The items written after a version, in the order in which they were."""
+    rows = connection.execute(f"{_SELECT} WHERE version > ? ORDER BY version, position", (since_version,))
+    return [item_of(row) for row in rows]
+
+
+def item_of(row: tuple[Any, ...]) -> Item:
+    """The item of a stored row."""
+    values = dict(zip(ITEM_NAMES, row, strict=True))
     for name in (*_LISTS, "attributes"):
         values[name] = msgspec.json.decode(values[name])
     return msgspec.convert(values, Item)
@@ -94,9 +129,9 @@ def read_item(connection: apsw.Connection, item_id: str) -> Item | None:
 
 def read_titles(connection: apsw.Connection, item_ids: Sequence[str]) -> dict[str, str]:
     """item_id -> title of those that are in the catalogue."""
-    wanted = ", ".join("?" * len(item_ids))
-    query = f"SELECT item_id, title FROM items WHERE item_id IN ({wanted})"  # noqa: S608
-    return {str(item_id): str(title) for item_id, title in connection.execute(query, tuple(item_ids))}
+    query = "SELECT item_id, title FROM items WHERE item_id IN (SELECT value FROM json_each(?))"
+    rows = connection.execute(query, (_json(item_ids),))
+    return {str(item_id): str(title) for item_id, title in rows}
 
 
 def read_users(connection: apsw.Connection) -> pl.DataFrame:
@@ -110,20 +145,53 @@ def read_user(connection: apsw.Connection, user_id: str) -> dict[str, str] | Non
     return None if text is None else msgspec.json.decode(text, type=dict[str, str])
 
 
-def _upsert(connection: apsw.Connection, table: str, names: list[str], rows: Rows) -> int:
-    if not rows.whole:
-        return 0
-    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name in rows.given)
-    connection.executemany(
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
-        f" ON CONFLICT ({names[0]}) DO UPDATE SET {changes}",
-        rows.whole,
+def upsert_sql(table: str, names: Sequence[str], given: Sequence[str], mark: str) -> str:
+    """Insert a row, or change what is given where its first column is known and something of it differs, so that a
+    `version` among the names moves on for what changed alone. mark: the driver's for a value."""
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name in given)
+    differ = [f"{table}.{name} IS DISTINCT FROM excluded.{name}" for name in names if name in given and name != VERSION]
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"  # noqa: S608
+        f" ON CONFLICT ({names[0]}) DO UPDATE SET {changes} WHERE {' OR '.join(differ)}"
     )
-    digest = hashlib.blake2b(get_meta(connection, f"{table}_digest", "").encode(), digest_size=16)
-    digest.update(msgspec.json.encode(rows))
-    set_meta(connection, f"{table}_digest", digest.hexdigest())
-    set_meta(connection, f"{table}_version", str(int(get_meta(connection, f"{table}_version", "0")) + 1))
-    return len(rows.whole)
+
+
+def chained(digest: str, rows: Rows) -> str:
+    """The digest of a table after more rows were put into it."""
+    chain = hashlib.blake2b(digest.encode(), digest_size=16)
+    chain.update(msgspec.json.encode(rows))
+    return chain.hexdigest()
+
+
+def _upsert(connection: apsw.Connection, table: str, names: list[str], rows: Rows) -> None:
+    connection.executemany(upsert_sql(table, names, rows.given, "?"), rows.whole)
+
+
+def versioned(rows: Rows, version: int) -> Rows:
+    return Rows([*rows.given, VERSION], [(*row, version) for row in rows.whole])
+
+
+def _chain(connection: apsw.Connection, table: str, rows: Rows) -> None:
+    set_meta(connection, f"{table}_digest", chained(get_meta(connection, f"{table}_digest", ""), rows))
+
+
+def _patch_frame(names: list[str], rows: list[Mapping[str, Any]]) -> pl.DataFrame:
+    kinds = tables.schema(tables.ITEMS)
+    if wrong := [name for name in names if name not in kinds]:
+        raise DataError(
+            f"An item has no field {wrong[0]!r}.", where="items", next_step=f"The fields are {', '.join(kinds)}."
+        )
+    if "item_id" not in names:
+        raise DataError("A row has no item_id.", where="items", next_step="Name the item that changes.")
+    plain = [
+        {name: _json(row[name]) if isinstance(row[name], Mapping) else row[name] for name in names} for row in rows
+    ]
+    try:
+        return pl.DataFrame(plain, schema={name: kinds[name] for name in names}, strict=True)
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"An item is not valid: {error}.", where="items", next_step="Send the types of Item."
+        ) from error
 
 
 def _given(frame: pl.DataFrame, names: list[str]) -> list[str]:

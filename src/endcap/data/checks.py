@@ -12,7 +12,7 @@ import polars as pl
 
 from endcap.core import tables
 from endcap.core.errors import DataError
-from endcap.core.types import EventType
+from endcap.core.types import SESSION_PREFIX, EventType
 from endcap.data import cells, times
 from endcap.data.lines import FAULT_REASON, FAULT_RULE, FAULTS, LINE, ROW
 from endcap.data.quarantine import REASON, RULE, TYPED, as_it_came, collected, labelled, number_rows
@@ -55,6 +55,7 @@ def check_events(raw: pl.LazyFrame, config: SourceConfig, *, source: str, now_ms
 
     Where the source gives no event_id it is the event's content: `user|item|type|ts_ms|session|quantity|price`, then
     value, query, placement and recommendation_id if there are any; `|` within a part is written `%7C`.
+    A row of a session without user_id is the session's own, under `session:<id>`.
     Raises DataError where user_id, ts_ms, item_id or event_type has no column.
     """
     require_columns(raw, ["user_id", "ts_ms"], source)
@@ -158,6 +159,8 @@ def _typed_events(raw: pl.LazyFrame, config: SourceConfig, when: pl.Expr) -> dic
     typed = {column.name: cells.text(raw, column.name) for column in tables.EVENTS if column.dtype == pl.String()}
     typed |= {name: cells.number(raw, name) for name in NUMBERS} | {"ts_ms": when}
     typed["event_type"] = _event_type(raw, config)
+    session = pl.when(typed["event_type"] != EventType.LOGIN.value).then(pl.lit(SESSION_PREFIX) + typed["session_id"])
+    typed["user_id"] = pl.coalesce(typed["user_id"], session)
     if config.price_is_total:
         typed["price"] = typed["price"] / pl.coalesce(pl.when(typed["quantity"] > 0).then(typed["quantity"]), 1.0)
     return {column.name: typed[column.name] for column in tables.EVENTS}
@@ -185,7 +188,9 @@ def _event_checks(raw: pl.LazyFrame, now_ms: int, form: str) -> list[Check]:
     return [
         missing("user_id"),
         Check("event_type", kind.is_null(), unknown),
-        missing("item_id", when=kind != EventType.SEARCH.value),
+        missing("item_id", when=~kind.is_in([EventType.SEARCH.value, EventType.LOGIN.value])),
+        missing("session_id", when=kind == EventType.LOGIN.value),
+        Check("reserved_user", _kept_for_sessions(kind), pl.lit("The user_id is kept for anonymous sessions.")),
         unreadable_time(raw, "ts_ms", form),
         Check("missing_time", pl.col(f"{TYPED}ts_ms").is_null(), pl.lit("There is no ts_ms.")),
         *(not_a_number(raw, name) for name in NUMBERS),
@@ -198,6 +203,13 @@ def _event_checks(raw: pl.LazyFrame, now_ms: int, form: str) -> list[Check]:
             pl.format("The quantity {} is not above zero.", cells.shown(raw, "quantity")),
         ),
     ]
+
+
+def _kept_for_sessions(kind: pl.Expr) -> pl.Expr:
+    """Where a user id begins as those of sessions do, and the row is a login or names another session or none."""
+    user, session = pl.col(f"{TYPED}user_id"), pl.col(f"{TYPED}session_id")
+    is_own = (user == pl.lit(SESSION_PREFIX) + session).fill_null(False)
+    return user.str.starts_with(SESSION_PREFIX) & (~is_own | (kind == EventType.LOGIN.value))
 
 
 def _fill_events(frame: pl.DataFrame, config: SourceConfig) -> tuple[pl.DataFrame, dict[str, int]]:

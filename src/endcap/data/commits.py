@@ -1,64 +1,57 @@
 """Group commit: many threads write, one thread commits for all who wait.
 
-A commit costs one flush to disk however much it holds. So every job that arrives while a commit is being flushed
-waits, and the next commit takes them all; with one caller it is one job a commit, with sixteen up to sixteen.
+A commit costs one flush to disk however much it holds. So all work that arrives while a commit is being flushed
+waits, and the next commit takes it all; with one caller it is one piece a commit, with sixteen up to sixteen.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import apsw
+from endcap.core.errors import ServiceError, TooManyError
 
-from endcap.core.errors import ServiceError
-from endcap.data.database import translated
-
-T = TypeVar("T")
+W = TypeVar("W")
 
 QUEUE_LIMIT = 1024
-QUEUE_TIMEOUT_S = 30.0
+QUEUE_TIMEOUT_S = 0.05
 LIVENESS_S = 1.0
 
-Job = Callable[[apsw.Connection], Any]
-_Entry = tuple[Job, "Future[Any]"]
 
+class GroupCommit(Generic[W]):
+    """The one thread of this process that writes to a store.
 
-class GroupCommit:
-    """The one thread that writes to a connection.
-
-    after_rollback: called in the writing thread with the connection after a commit failed, to put right whatever
-    the jobs changed in memory.
+    transact: called in that thread with the work that waits; does all of it in one transaction and returns a result
+    each, in order, or raises and has then done nothing. where: the store, as errors name it.
     """
 
-    def __init__(
-        self, connection: apsw.Connection, where: Path, *, after_rollback: Callable[[apsw.Connection], None]
-    ) -> None:
-        self._connection, self._where, self._after_rollback = connection, where, after_rollback
-        self._queue: queue.Queue[_Entry | None] = queue.Queue(QUEUE_LIMIT)
+    def __init__(self, transact: Callable[[list[W]], Sequence[Any]], where: str) -> None:
+        self._transact, self._where = transact, where
+        self._queue: queue.Queue[tuple[W, Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
         self._closing = False
+        self.done = 0  # transactions that ended, whichever way; grows before anyone in them is told
         self._thread = threading.Thread(target=self._serve, name="endcap-store-writer", daemon=True)
         self._thread.start()
 
-    def run(self, job: Callable[[apsw.Connection], T]) -> T:
-        """Runs the job in a transaction, perhaps with others', and returns once that is on disk.
+    def run(self, work: W) -> Any:
+        """Does the work in a transaction, perhaps with others', and returns its result once that is on disk.
 
-        A job that raises undoes the whole transaction: its error goes to everyone in it, so check before queueing.
+        Work that raises undoes the whole transaction: its error goes to everyone in it, so check before queueing.
+        TooManyError where so much waits already that this would wait long.
         """
         if self._closing or not self._thread.is_alive():
             raise self._closed()
-        future: Future[T] = Future()
+        future: Future[Any] = Future()
         try:
-            self._queue.put((job, future), timeout=QUEUE_TIMEOUT_S)
+            self._queue.put((work, future), timeout=QUEUE_TIMEOUT_S)
         except queue.Full:
-            raise ServiceError(
+            raise TooManyError(
                 f"{QUEUE_LIMIT} writes are waiting; the disk does not keep up.",
-                where=str(self._where),
-                next_step="Send larger batches, or fewer at once.",
+                where=self._where,
+                next_step="Wait a second and send it again; larger batches cost less than many small ones.",
             ) from None
         return self._wait(future)
 
@@ -69,7 +62,7 @@ class GroupCommit:
             self._queue.put(None)
             self._thread.join()
 
-    def _wait(self, future: Future[T]) -> T:
+    def _wait(self, future: Future[Any]) -> Any:
         while True:
             try:
                 return future.result(timeout=LIVENESS_S)
@@ -87,7 +80,7 @@ class GroupCommit:
             self._closing = True
             self._refuse_waiting()
 
-    def _collect(self, entry: _Entry) -> tuple[list[_Entry], bool]:
+    def _collect(self, entry: tuple[W, Future[Any]]) -> tuple[list[tuple[W, Future[Any]]], bool]:
         """Everything that waits now, and whether to go on after it."""
         group = [entry]
         while len(group) < QUEUE_LIMIT:
@@ -100,36 +93,19 @@ class GroupCommit:
             group.append(waiting)
         return group, True
 
-    def _commit(self, group: list[_Entry]) -> bool:
+    def _commit(self, group: list[tuple[W, Future[Any]]]) -> bool:
         """Commits the group and tells everyone in it; False if this thread has to stop."""
         try:
-            results = self._transact([job for job, _ in group])
+            results = self._transact([work for work, _ in group])
         except BaseException as error:
+            self.done += 1
             for _, future in group:
                 future.set_exception(error)
             return isinstance(error, Exception)
+        self.done += 1
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)
         return True
-
-    def _transact(self, jobs: list[Job]) -> list[Any]:
-        with translated(self._where):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                results = [job(self._connection) for job in jobs]
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._undo()
-                raise
-        return results
-
-    def _undo(self) -> None:
-        try:
-            # SQLite has rolled back by itself after some errors, such as a full disk.
-            if not self._connection.getautocommit():
-                self._connection.execute("ROLLBACK")
-        finally:
-            self._after_rollback(self._connection)
 
     def _refuse_waiting(self) -> None:
         while True:
@@ -141,4 +117,4 @@ class GroupCommit:
                 entry[1].set_exception(self._closed())
 
     def _closed(self) -> ServiceError:
-        return ServiceError("The store is closed.", where=str(self._where), next_step="Open it again.")
+        return ServiceError("The store is closed.", where=self._where, next_step="Open it again.")

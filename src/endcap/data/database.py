@@ -8,7 +8,7 @@ long as it is open: SQLite's own locks are released by the system when a process
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -16,7 +16,7 @@ import apsw
 from endcap.core.artifacts import flush
 from endcap.core.errors import CallerError, EndcapError, NotFoundError, ServiceError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "store.sqlite"
 LOCK = "writer.lock"
 SEGMENTS = "segments"
@@ -28,16 +28,29 @@ CREATE TABLE events (
     seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, event_type TEXT NOT NULL, user_id TEXT NOT NULL,
     ts_ms INTEGER NOT NULL, item_id TEXT, session_id TEXT, quantity REAL, price REAL, currency TEXT, value REAL,
     query TEXT, placement TEXT, recommendation_id TEXT) STRICT;
+CREATE INDEX events_by_user ON events (user_id, seq);
 CREATE TABLE segments (
     last_seq INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,
     bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, ids_bytes INTEGER NOT NULL, ids_sha256 TEXT NOT NULL) STRICT;
 CREATE TABLE items (
     position INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, description TEXT NOT NULL,
     price REAL, currency TEXT, categories TEXT NOT NULL, brand TEXT, attributes TEXT NOT NULL, images TEXT NOT NULL,
-    audio TEXT NOT NULL, availability TEXT NOT NULL, created_ms INTEGER) STRICT;
+    audio TEXT NOT NULL, availability TEXT NOT NULL, created_ms INTEGER, version INTEGER NOT NULL) STRICT;
+CREATE INDEX items_by_version ON items (version);
 CREATE TABLE users (
     position INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL) STRICT;
 """
+
+
+# schema version -> what makes the next one of it. Items known already count as written by the newest write.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE items ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+UPDATE items SET version = coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'items_version'), 0);
+CREATE INDEX items_by_version ON items (version);
+CREATE INDEX events_by_user ON events (user_id, seq);
+"""
+}
 
 
 @contextmanager
@@ -109,6 +122,7 @@ def connect_writer(folder: Path) -> apsw.Connection:
                 _refuse_lost_database(folder)
                 connection.execute(_TABLES)
                 connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+            _migrate(connection)
         _check_version(connection, path)
     except (apsw.Error, EndcapError):
         connection.close()
@@ -133,6 +147,17 @@ def connect_reader(folder: Path) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def copy(source: apsw.Connection, folder: Path) -> None:
+    """Write the database of one moment into another folder; whoever writes to the source goes on writing."""
+    with translated(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing(apsw.Connection(str(folder / FILE))) as target:
+            with target.backup("main", source, "main") as backup:
+                backup.step(-1)
+        flush(folder / FILE)
+        flush(folder)
 
 
 def get_meta(connection: apsw.Connection, key: str, default: str) -> str:
@@ -162,12 +187,35 @@ def _refuse_lost_database(folder: Path) -> None:
         )
 
 
+def is_older(folder: Path) -> bool:
+    """Whether the store's schema is one that the next writer brings up to date."""
+    path = folder / FILE
+    if not path.is_file():
+        return False
+    with translated(folder), closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        return _schema_version(connection) in _MIGRATIONS
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    """Bring an older schema up to date, inside the transaction that is open."""
+    while (step := _MIGRATIONS.get(version := _schema_version(connection))) is not None:
+        connection.execute(step)
+        set_meta(connection, "schema_version", str(version + 1))
+
+
+def _schema_version(connection: apsw.Connection) -> int:
+    """0 where the file is not an event store."""
+    if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").get:
+        return 0
+    return int(get_meta(connection, "schema_version", "0"))
+
+
 def _check_version(connection: apsw.Connection, path: Path) -> None:
     if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").get:
         raise ServiceError(
             "The file is not an event store.", where=str(path), next_step="Move it away, or choose another folder."
         )
-    version = int(get_meta(connection, "schema_version", "0"))
+    version = _schema_version(connection)
     if version != SCHEMA_VERSION:
         raise ServiceError(
             f"The store has schema version {version}; this version of Endcap reads {SCHEMA_VERSION}.",

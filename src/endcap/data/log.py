@@ -16,17 +16,22 @@ from endcap.core.types import Event, EventType
 from endcap.data.database import last_seq
 from endcap.data.segments import SegmentFiles, hash_ids
 
-Rows = list[tuple[Any, ...]]
+Row = tuple[Any, ...]
+Rows = list[Row]
 SegmentJob = Callable[[apsw.Connection], tuple[pl.Series, int]]
 
 _NAMES = tables.names(tables.EVENTS)
 _REQUIRED = [column.name for column in tables.EVENTS if not column.nullable and column.name != "event_id"]
-_SCHEMA = {**tables.schema(tables.EVENTS), "seq": pl.Int64()}
+SCHEMA = {**tables.schema(tables.EVENTS), "seq": pl.Int64()}
 _INSERT = (
     f"INSERT INTO events (seq, {', '.join(_NAMES)}) VALUES (?{', ?' * len(_NAMES)})"  # noqa: S608
     " ON CONFLICT (event_id) DO NOTHING"
 )
 _SELECT = f"SELECT {', '.join(_NAMES)}, seq FROM events WHERE seq > ? ORDER BY seq"  # noqa: S608
+_SELECT_OF = (
+    f"SELECT {', '.join(_NAMES)}, seq FROM events"  # noqa: S608
+    " WHERE user_id IN (SELECT value FROM json_each(?)) AND seq > ? ORDER BY seq"
+)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -89,11 +94,17 @@ def insert(connection: apsw.Connection, rows: Rows, files: SegmentFiles) -> tupl
 
 def read_live(connection: apsw.Connection, since_seq: int) -> pl.DataFrame:
     """Live events after a seq: the columns of `tables.EVENTS`, then `seq`."""
-    return pl.DataFrame(connection.execute(_SELECT, (since_seq,)).fetchall(), schema=_SCHEMA, orient="row")
+    return pl.DataFrame(connection.execute(_SELECT, (since_seq,)).fetchall(), schema=SCHEMA, orient="row")
+
+
+def read_live_of(connection: apsw.Connection, user_ids: Sequence[str], since_seq: int) -> pl.DataFrame:
+    """Live events of some users after a seq: as `read_live`."""
+    rows = connection.execute(_SELECT_OF, (msgspec.json.encode(user_ids).decode(), since_seq)).fetchall()
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def read_live_events(connection: apsw.Connection, since_seq: int) -> list[tuple[int, Event]]:
-    return _events(connection.execute(_SELECT, (since_seq,)))
+    return as_events(connection.execute(_SELECT, (since_seq,)))
 
 
 def read_live_ids(connection: apsw.Connection, since_seq: int = 0) -> pl.Series:
@@ -103,10 +114,11 @@ def read_live_ids(connection: apsw.Connection, since_seq: int = 0) -> pl.Series:
 
 def events_of(frame: pl.DataFrame) -> list[tuple[int, Event]]:
     """(seq, event) of each row of what `Store.events` gives."""
-    return _events(frame.select(*_NAMES, "seq").iter_rows())
+    return as_events(frame.select(*_NAMES, "seq").iter_rows())
 
 
-def _events(rows: Iterable[tuple[Any, ...]]) -> list[tuple[int, Event]]:
+def as_events(rows: Iterable[tuple[Any, ...]]) -> list[tuple[int, Event]]:
+    """(seq, event) of rows in the columns of `tables.EVENTS`, then `seq`."""
     return [(row[-1], _event_of(row)) for row in rows]
 
 

@@ -11,6 +11,7 @@ A segment exists from the moment its row is committed. Files without a row are w
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -172,6 +173,16 @@ class SegmentFiles:
         """The segment's events with their seq."""
         rows = pl.scan_parquet(self.events_path(segment.name), row_index_name="seq", row_index_offset=segment.first_seq)
         return rows.select(pl.exclude("seq"), pl.col("seq").cast(pl.Int64))
+
+    def copy_to(self, store: Path, segments: list[Segment]) -> None:
+        """Copy the files of some segments into the folder of another store."""
+        target = SegmentFiles(store)
+        target.folder.mkdir(exist_ok=True)
+        for segment in segments:
+            for path in (self.events_path(segment.name), self.ids_path(segment.name)):
+                shutil.copyfile(path, target.folder / path.name)
+                flush(target.folder / path.name)
+        flush(target.folder)
 
     def verify(self, connection: apsw.Connection) -> list[str]:
         """A sentence for each file whose checksum differs from what was committed."""

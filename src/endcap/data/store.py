@@ -1,40 +1,28 @@
-"""The store of one workspace: an append-only event log, the catalogue, the users, and what was refused.
+"""The contract of a store: an append-only event log, the catalogue, the users, and what was refused.
 
-    store.sqlite   live events, catalogue, users, and the list of segments
-    segments/      bulk loads of events (see `segments`)
-    quarantine/    refused rows, one Parquet file a batch
-    writer.lock    held while a writer is open
+`data.sqlite_store` keeps it in the workspace, `data.postgres_store` in a database that several machines share;
+`data.open_store` picks one by its URL.
 
-One writer, any number of readers, in any process. Every event has a `seq`, a number that grows in the order in which
-events became visible: who has read up to a seq misses nothing by reading on from there. What was acknowledged is on
-disk. An event id is recorded once, whichever way it comes and however often.
+Every event has a `seq`, a number that grows in the order in which events became visible: who has read up to a seq
+misses nothing by reading on from there. What was acknowledged is on disk. An event id is recorded once, whichever way
+it comes and however often, so an append that failed may be sent again. Every method may be called from any thread.
+
+What every method may raise: ServiceError where the disk or the database fails or is away, and then nothing of the call
+is acknowledged; CallerError where the store was opened for reading and the method writes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
-import apsw
-import msgspec
-import numpy as np
 import polars as pl
 
-from endcap.core.artifacts import flush
-from endcap.core.errors import CallerError, NotFoundError, ServiceError
 from endcap.core.types import Event, Item
-from endcap.data import catalogue, database, log, refused
-from endcap.data.commits import GroupCommit
-from endcap.data.segments import Hashes, Mask, Segment, SegmentFiles, any_at, hash_ids, in_order, list_segments
-
-# Below this many rows a table goes the way of live events: a file each would make every lookup slower for ever.
-SEGMENT_MIN_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,65 +56,10 @@ class Counts:
     quarantined: int
 
 
-class Store:
-    """Use `Store.open` to write (one at a time) or `Store.open_reader`; close it, or use it as a context manager."""
+class Store(ABC):
+    """One shop's store, opened. Close it, or use it as a context manager."""
 
-    def __init__(self, folder: Path, lock: apsw.Connection | None, connection: apsw.Connection | None) -> None:
-        self.folder = folder
-        self._lock = lock
-        self._files = SegmentFiles(folder)
-        self._bulk = threading.Lock()
-        self._local = threading.local()
-        self._readers: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
-        self._readers_lock = threading.Lock()
-        self._closed = False
-        self._writer_connection = connection
-        self._commits: GroupCommit | None = None
-        self._segments_written = 0
-        if connection is None:
-            return
-        self._files.sweep(connection)
-        self._files.reload(connection)
-        self._segments_written = max((int(segment.name) for segment in list_segments(connection)), default=0)
-        self._commits = GroupCommit(connection, folder, after_rollback=self._files.reload)
-
-    @classmethod
-    def open(cls, folder: Path, *, create: bool = False) -> Store:
-        """Open for writing. With `create` a missing store is made; without, it is a NotFoundError.
-
-        ServiceError where another writer has it open, or it is damaged, or of another schema version.
-        """
-        if not create and not (folder / database.FILE).is_file():
-            raise NotFoundError(
-                "There is no event store here.",
-                where=str(folder),
-                next_step="Check the folder, or create the workspace.",
-            )
-        if create:
-            database.make_folder(folder)
-        with database.translated(folder):
-            lock = database.lock_for_writing(folder)
-            connection: apsw.Connection | None = None
-            try:
-                connection = database.connect_writer(folder)
-                store = cls(folder, lock, connection)
-                flush(folder)
-            except BaseException:
-                if connection is not None:
-                    connection.close()
-                lock.close()
-                raise
-        return store
-
-    @classmethod
-    def open_reader(cls, folder: Path) -> Store:
-        """Open for reading, also while another process writes. Every method that writes raises CallerError."""
-        store = cls(folder, None, None)
-        with store._reading() as connection:
-            store._files.reload(connection)
-        return store
-
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -134,237 +67,144 @@ class Store:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        """Commit what is waiting and let go of the files. Closing twice is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._commits is not None:
-            self._commits.close()
-        with self._readers_lock:
-            for connection in self._readers:
-                # One that another thread is using right now is closed when that thread lets go of it.
-                with suppress(apsw.Error):
-                    connection.close()
-        if self._writer_connection is not None:
-            self._writer_connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        """Commit what is waiting and let go of files and connections. Closing twice is harmless."""
 
+    @abstractmethod
     def append(self, events: Sequence[Event]) -> Appended:
         """Record events durably. Those whose event_id is recorded already are left out and named in the answer.
 
-        An event without an event_id gets a fresh one. May be called from any thread; concurrent calls share commits.
-        CallerError if an event is not valid: then nothing of the batch is recorded.
+        An event without an event_id gets a fresh one. Concurrent calls share commits. CallerError if an event is not
+        valid, TooManyError if too much waits to be written: then nothing of the batch is recorded.
         """
-        rows = log.event_rows(events)
-        commits = self._writing()
-        fresh, last_seq = commits.run(lambda connection: log.insert(connection, rows, self._files))
-        accepted = [row[0] for row, is_fresh in zip(rows, fresh, strict=True) if is_fresh]
-        duplicates = [row[0] for row, is_fresh in zip(rows, fresh, strict=True) if not is_fresh]
-        return Appended(accepted, duplicates, last_seq)
 
+    @abstractmethod
     def append_table(self, frame: pl.DataFrame) -> AppendedTable:
-        """Record a table with the columns of `tables.EVENTS` durably; all of it becomes visible at one moment.
+        """Record a table with the columns of `tables.EVENTS` durably; all of it becomes visible at one moment (on
+        Postgres in steps of 100,000 rows, so that nobody who writes beside it waits long).
 
         Rows without event_id get a fresh one. A row whose event_id came earlier, in this table or in the store, is
         returned in `duplicates` for the caller to quarantine. Columns that EVENTS does not have are not kept.
         DataError if a required column has gaps or a value of the wrong type: then nothing is recorded.
         """
-        table = log.checked_table(frame)
-        commits = self._writing()
-        with self._bulk:
-            if table.height < SEGMENT_MIN_ROWS:
-                rows = table.rows()
-                fresh, last_seq = commits.run(lambda connection: log.insert(connection, rows, self._files))
-                mask = np.array(fresh, np.bool_)
-            else:
-                mask, last_seq = self._append_segment(table, commits)
-        duplicates = frame.filter(pl.Series(~mask, dtype=pl.Boolean))
-        return AppendedTable(frame.height - duplicates.height, duplicates.height, duplicates, last_seq)
 
+    @abstractmethod
     def events(self, since_seq: int = 0) -> pl.LazyFrame:
         """Every event with seq > since_seq, in order of seq: the columns of `tables.EVENTS`, then `seq` (Int64).
 
-        A snapshot of this moment. Segments are scanned lazily; live events are read at once.
+        A snapshot of this moment, read when it is collected.
         """
-        with self._snapshot() as connection:
-            segments = [segment for segment in list_segments(connection) if segment.last_seq > since_seq]
-            live = log.read_live(connection, since_seq)
-        return in_order(live, [(segment, self._files.scan(segment)) for segment in segments], since_seq)
 
+    @abstractmethod
     def events_after(self, seq: int) -> list[tuple[int, Event]]:
         """The events after a seq, with theirs, in order: how a running process catches up."""
-        with self._snapshot() as connection:
-            if not any(segment.last_seq > seq for segment in list_segments(connection)):
-                return log.read_live_events(connection, seq)
-        return log.events_of(self.events(seq).collect())
 
+    @abstractmethod
+    def events_of(self, user_ids: Sequence[str], since_seq: int = 0) -> list[tuple[int, Event]]:
+        """The events of some users after a seq, with theirs, in order. Found by an index, not by reading the log."""
+
+    @abstractmethod
     def last_seq(self) -> int:
         """The newest event's seq; 0 in an empty log."""
-        with self._reading() as connection:
-            return database.last_seq(connection)
 
-    def counts(self) -> Counts:
-        with self._snapshot() as connection:
-            live, items, users = (
-                connection.execute(f"SELECT count(*) FROM {table}").get  # noqa: S608
-                for table in ("events", "items", "users")
-            )
-            segments = list_segments(connection)
-        bulk = sum(segment.rows for segment in segments)
-        quarantined: int = self.quarantined().select(pl.len()).collect().item()
-        return Counts(live + bulk, live, len(segments), items, users, quarantined)
+    @abstractmethod
+    def position(self) -> tuple[int, int]:
+        """last_seq and items_version: what is compared before every answer, and cheap to ask."""
 
+    @abstractmethod
+    def counts(self) -> Counts: ...
+
+    @abstractmethod
     def fingerprint(self) -> str:
         """32 hex digits that change whenever events, items or users do; equal for equal histories of writing.
 
-        Taken from the segments' checksums, the number and id of the newest live event, and the digests chained over
-        what was put into the catalogue and the users; not from the content of each live event.
+        Taken from the checksums of bulk loads, the number and id of the newest live event, and the digests chained
+        over what was put into the catalogue and the users; not from the content of each live event.
         """
-        with self._snapshot() as connection:
-            parts = [
-                [segment.sha256 for segment in list_segments(connection)],
-                list(connection.execute("SELECT seq, event_id FROM events ORDER BY seq DESC LIMIT 1")),
-                [database.get_meta(connection, f"{table}_digest", "") for table in ("items", "users")],
-            ]
-        return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
+    @abstractmethod
     def put_items(self, items: pl.DataFrame | Sequence[Item]) -> int:
         """Insert or change items by item_id; returns how many rows were given. DataError if one is not valid.
 
         Where an item is known, columns that a table lacks are left as they are; an `Item` replaces all of it.
         """
-        rows = catalogue.item_rows(items)
-        return self._writing().run(lambda connection: catalogue.put_items(connection, rows))
 
+    @abstractmethod
+    def patch_items(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Change only the fields that each row names, by its item_id; all of the rows or none. Returns how many rows.
+
+        Fields are those of `Item`, of the same types. An item that is not known is inserted, with defaults for the
+        rest. DataError if a row has no item_id, another field, or a value of the wrong type.
+        """
+
+    def delete_items(self, item_ids: Sequence[str]) -> int:
+        """Hide items for good; returns how many ids were given.
+
+        The row stays with availability `hidden`, because the log and past orders refer to it, and because an item
+        that a release knows and the catalogue does not would be shown by the release's own word. An id that is not in
+        the catalogue is inserted hidden, for the log may know it. Shown again only where a later write of the shop
+        sets its availability.
+        """
+        return self.patch_items([{"item_id": item_id, "availability": "hidden"} for item_id in item_ids])
+
+    @abstractmethod
     def items(self) -> pl.DataFrame:
         """Columns of `tables.ITEMS`, in the order in which the items first came."""
-        with self._reading() as connection:
-            return catalogue.read_items(connection)
 
-    def item(self, item_id: str) -> Item | None:
-        with self._reading() as connection:
-            return catalogue.read_item(connection, item_id)
+    @abstractmethod
+    def item(self, item_id: str) -> Item | None: ...
 
+    @abstractmethod
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """item_id -> title of those that are in the catalogue."""
-        with self._reading() as connection:
-            return catalogue.read_titles(connection, item_ids)
 
+    @abstractmethod
     def availability(self) -> list[tuple[str, str]]:
-        """(item_id, availability) of every item: what a server reads again whenever the catalogue was written."""
-        with self._reading() as connection:
-            rows = connection.execute("SELECT item_id, availability FROM items")
-            return [(str(item_id), str(availability)) for item_id, availability in rows]
+        """(item_id, availability) of every item."""
 
+    @abstractmethod
     def items_version(self) -> int:
         """How often the catalogue was written; 0 before the first time."""
-        with self._reading() as connection:
-            return int(database.get_meta(connection, "items_version", "0"))
 
+    @abstractmethod
+    def items_changed(self, since_version: int) -> tuple[int, list[Item]]:
+        """The catalogue's version, and the items written after an earlier one: how a running process catches up.
+
+        Found by an index: costs what changed, not what there is. Deleted items come with availability `hidden`.
+        """
+
+    @abstractmethod
     def put_users(self, users: pl.DataFrame) -> int:
         """Insert or change users by user_id, as `put_items` does; returns how many rows were given."""
-        rows = catalogue.user_rows(users)
-        return self._writing().run(lambda connection: catalogue.put_users(connection, rows))
 
+    @abstractmethod
     def users(self) -> pl.DataFrame:
         """Columns of `tables.USERS`, in the order in which the users first came."""
-        with self._reading() as connection:
-            return catalogue.read_users(connection)
 
+    @abstractmethod
     def user(self, user_id: str) -> dict[str, str] | None:
         """The attributes of a user."""
-        with self._reading() as connection:
-            return catalogue.read_user(connection, user_id)
 
+    @abstractmethod
     def quarantine(self, frame: pl.DataFrame) -> int:
         """Keep refused rows (columns of `tables.QUARANTINE`) durably; returns how many."""
-        self._writing()
-        with self._bulk, database.translated(self.folder):
-            return refused.keep(self.folder, frame)
 
+    @abstractmethod
     def quarantined(self) -> pl.LazyFrame:
         """Every refused row, oldest first."""
-        return refused.scan(self.folder)
 
+    @abstractmethod
     def quarantine_counts(self) -> dict[str, int]:
         """rule -> refused rows, the most frequent first."""
-        return refused.counts(self.folder)
 
+    @abstractmethod
+    def copy_to(self, folder: Path) -> None:
+        """Write the store of one moment into an empty folder, as a SQLite store, while others go on writing.
+
+        Events keep their seqs. The time of it is bounded by the disk, the memory by a part of the log.
+        """
+
+    @abstractmethod
     def verify(self) -> list[str]:
         """A sentence for each thing that is damaged; reads every byte of the store."""
-        with self._reading() as connection:
-            rows = connection.execute("PRAGMA integrity_check").fetchall()
-            problems = [f"{self.folder / database.FILE}: {text}" for (text,) in rows if text != "ok"]
-            return problems + self._files.verify(connection)
-
-    def _append_segment(self, table: pl.DataFrame, commits: GroupCommit) -> tuple[Mask, int]:
-        """Which rows were new, and the log's newest seq. Only one thread at a time may be here."""
-        ids = table["event_id"]
-        hashes = hash_ids(ids)
-        with self._snapshot() as connection:
-            seen_seq = database.last_seq(connection)
-            live = log.read_live_ids(connection)
-        mask = ids.is_first_distinct().to_numpy() & ~self._files.holding(ids, hashes)
-        mask &= ~ids.is_in(live.implode()).to_numpy()
-        while mask.any():
-            self._segments_written += 1
-            with database.translated(self.folder):
-                segment = self._files.write(table.filter(mask), hashes[mask], self._segments_written)
-            taken, last_seq = commits.run(self._segment_job(segment, np.sort(hashes[mask]), seen_seq))
-            if not len(taken):
-                return mask, last_seq
-            # Someone recorded these live while the file was written; they were first, so the file is made again.
-            self._files.discard(segment)
-            mask &= ~ids.is_in(taken.implode()).to_numpy()
-        return mask, self.last_seq()
-
-    def _segment_job(self, segment: Segment, hashes: Hashes, seen_seq: int) -> log.SegmentJob:
-        """Commits the segment, or, where live events after seen_seq hold ids of it, returns those and does not."""
-
-        def commit(connection: apsw.Connection) -> tuple[pl.Series, int]:
-            late = log.read_live_ids(connection, seen_seq)
-            late = late.gather(np.flatnonzero(any_at(hash_ids(late), hashes)))
-            if len(late):
-                late = late.filter(pl.Series(self._files.confirmed(segment.name, late), dtype=pl.Boolean))
-            if len(late):
-                return late, database.last_seq(connection)
-            return late, self._files.commit(connection, segment, database.last_seq(connection) + 1).last_seq
-
-        return commit
-
-    def _writing(self) -> GroupCommit:
-        if self._commits is None:
-            raise CallerError(
-                "The store was opened for reading.", where=str(self.folder), next_step="Open it with Store.open."
-            )
-        if self._closed:
-            raise self._closed_error()
-        return self._commits
-
-    @contextmanager
-    def _reading(self) -> Iterator[apsw.Connection]:
-        """This thread's read connection, SQLite's errors translated."""
-        if self._closed:
-            raise self._closed_error()
-        with database.translated(self.folder):
-            connection: apsw.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._local.connection = database.connect_reader(self.folder)
-                with self._readers_lock:
-                    self._readers.add(connection)
-            yield connection
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[apsw.Connection]:
-        """A read connection on which every query sees the same moment."""
-        with self._reading() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("COMMIT")
-
-    def _closed_error(self) -> ServiceError:
-        return ServiceError("The store is closed.", where=str(self.folder), next_step="Open it again.")

@@ -39,6 +39,15 @@ class Vocabulary:
         found = (self._position.get(name, UNKNOWN) for name in names)
         return np.fromiter((place for place in found if place != UNKNOWN), dtype=np.int32)
 
+    def add(self, name: str) -> int:
+        """The id's position; the next one for an id that is new."""
+        place = self._position.get(name)
+        if place is None:
+            place = len(self.ids)
+            self.ids.append(name)
+            self._position[name] = place
+        return place
+
     def mapping(self) -> pl.DataFrame:
         """Columns `id` and `position` (int32), to join with."""
         return pl.DataFrame({"id": self.ids, "position": np.arange(len(self.ids), dtype=np.int32)})

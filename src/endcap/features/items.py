@@ -5,27 +5,40 @@ Legend: i items. Codes number the distinct values of a column; UNKNOWN (-1) stan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from endcap.core.tables import ITEMS, conform
-from endcap.core.types import Availability, Float32Array, Int32Array, Int64Array
+from endcap.core.types import Availability, Float32Array, Int32Array, Int64Array, Item
 from endcap.features.ids import UNKNOWN, Vocabulary
 
 Worded = Literal["title", "brand", "categories", "description"]
 NAMED: tuple[Worded, ...] = ("title", "categories")
 
 
+_PATH = pl.col("categories").list
+CODED = {  # column of codes -> the text that is coded
+    "top": _PATH.head(1).list.join("\x1f"),
+    "middle": _PATH.head(2).list.join("\x1f"),
+    "leaf": _PATH.join("\x1f"),
+    "brand": pl.col("brand"),
+    "line": pl.concat_str(_PATH.join("\x1f"), pl.col("brand"), separator="\x1e"),
+}
+Value = TypeVar("Value")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemTable:
     """top, middle, leaf: int32 [i], codes of the category path's first, second and last step, each with the steps
     before it. brand: int32 [i]. line: int32 [i], a brand within a leaf category. price: float32 [i], NaN where unknown.
-    created_ms: int64 [i], 0 where unknown.
+    created_ms: int64 [i], 0 where unknown. changed: items as they are now where `put` changed them, by position; the
+    frame keeps what was.
     """
 
     ids: Vocabulary
@@ -37,6 +50,8 @@ class ItemTable:
     line: Int32Array
     price: Float32Array
     created_ms: Int64Array
+    changed: dict[int, Item] = field(default_factory=dict)
+    _codes_by_text: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, catalogue: pl.DataFrame, extra_ids: list[str] | None = None) -> ItemTable:
@@ -48,23 +63,14 @@ class ItemTable:
                 pl.DataFrame({"item_id": extra_ids}).join(known, on="item_id", how="anti"), ITEMS
             ).with_columns(availability=pl.lit(Availability.HIDDEN.value if len(known) else None, pl.String))
             known = pl.concat([known, strangers])
-        frame = known.with_columns(
-            pl.col("title", "description").fill_null(""),
-            pl.col("attributes").fill_null("{}"),
-            pl.col("categories", "images", "audio").fill_null([]),
-            pl.col("availability").fill_null("in_stock"),
-        ).sort("item_id")
-        path = pl.col("categories").list
+        frame = _filled(known).sort("item_id")
+        codes: dict[str, Any] = {level: _codes(frame, text) for level, text in CODED.items()}
         return cls(
-            Vocabulary(frame["item_id"].to_list()),
-            frame,
-            _codes(frame, path.head(1).list.join("\x1f")),
-            _codes(frame, path.head(2).list.join("\x1f")),
-            _codes(frame, path.join("\x1f")),
-            _codes(frame, pl.col("brand")),
-            _codes(frame, pl.concat_str(path.join("\x1f"), pl.col("brand"), separator="\x1e")),
-            frame["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy(),
-            frame["created_ms"].fill_null(0).to_numpy(),
+            ids=Vocabulary(frame["item_id"].to_list()),
+            frame=frame,
+            **codes,
+            price=np.array(frame["price"].cast(pl.Float32).fill_null(float("nan"))),
+            created_ms=np.array(frame["created_ms"].fill_null(0)),
         )
 
     def __len__(self) -> int:
@@ -85,12 +91,88 @@ class ItemTable:
         text = pl.concat_str(parts, separator=". ", ignore_nulls=True).fill_null("").str.strip_chars(". ")
         return self.frame.select(text).to_series().to_list()
 
+    def categories_of(self, item: int) -> Sequence[str]:
+        """The category path of one item."""
+        changed = self.changed.get(item)
+        path: Sequence[str] = self.frame["categories"][item].to_list() if changed is None else changed.categories
+        return path
+
+    def brands_of(self, items: Int32Array) -> list[str | None]:
+        """[n]: of int32 [n]."""
+        found: list[str | None] = self.frame["brand"].gather(items).to_list()
+        return self._patched(items, found, lambda item: item.brand)
+
+    def attributes_of(self, items: Int32Array) -> list[dict[str, str]]:
+        """[n]: of int32 [n]."""
+        found = [msgspec.json.decode(text) for text in self.frame["attributes"].gather(items).to_list()]
+        return self._patched(items, found, lambda item: item.attributes)
+
+    def widened(self, room: int) -> ItemTable:
+        """The same with more blank rows at the end. The ids are shared; the arrays are its own, to `put` into."""
+        blank = _filled(conform(pl.DataFrame({"item_id": [""] * room}), ITEMS))
+        codes: dict[str, Any] = {
+            level: np.append(getattr(self, level), np.full(room, UNKNOWN, np.int32)) for level in CODED
+        }
+        return ItemTable(
+            ids=self.ids,
+            frame=pl.concat([self.frame, blank]),
+            **codes,
+            price=np.append(self.price, np.full(room, np.nan, np.float32)),
+            created_ms=np.append(self.created_ms, np.zeros(room, np.int64)),
+            changed=dict(self.changed),
+        )
+
+    def put(self, item: Item) -> int:
+        """Take over what an item is now, a new one into a blank row; returns its position. ValueError where none is
+        blank."""
+        place = self.ids.position(item.item_id)
+        if place == UNKNOWN and len(self.ids) >= self.frame.height:
+            raise ValueError("there is no room for another item")
+        place = len(self.ids) if place == UNKNOWN else place
+        row = _filled(conform(pl.DataFrame([msgspec.to_builtins(item) | {"attributes": "{}"}]), ITEMS))
+        for level, text in CODED.items():
+            getattr(self, level)[place] = self._code(level, row.select(text).item())
+        self.price[place] = np.nan if item.price is None else item.price
+        self.created_ms[place] = item.created_ms or 0
+        self.changed[place] = item
+        self.ids.add(item.item_id)
+        return place
+
+    def _code(self, level: str, text: str | None) -> int:
+        """The code of a category path or a brand; a fresh one for what is new."""
+        if not text:
+            return UNKNOWN
+        codes = self._codes_by_text.get(level)
+        if codes is None:
+            texts = self.frame.select(CODED[level]).to_series()
+            firsts = texts.arg_unique().to_numpy()
+            codes = dict(zip(texts.gather(firsts).to_list(), getattr(self, level)[firsts].tolist(), strict=True))
+            self._codes_by_text[level] = codes
+        return codes.setdefault(text, max(codes.values(), default=UNKNOWN) + 1)
+
+    def _patched(self, items: Int32Array, found: list[Value], now: Callable[[Item], Value]) -> list[Value]:
+        if self.changed:
+            for place, item in enumerate(items.tolist()):
+                if (changed := self.changed.get(item)) is not None:
+                    found[place] = now(changed)
+        return found
+
     def save(self, path: Path) -> None:
         self.frame.write_parquet(path)
 
     @classmethod
     def load(cls, path: Path) -> ItemTable:
         return cls.build(pl.read_parquet(path))
+
+
+def _filled(items: pl.DataFrame) -> pl.DataFrame:
+    """Canonical items with the defaults of `Item` for what is missing."""
+    return items.with_columns(
+        pl.col("title", "description").fill_null(""),
+        pl.col("attributes").fill_null("{}"),
+        pl.col("categories", "images", "audio").fill_null([]),
+        pl.col("availability").fill_null("in_stock"),
+    )
 
 
 def _codes(frame: pl.DataFrame, value: pl.Expr) -> Int32Array:

@@ -6,7 +6,7 @@ it maps the files and slices a user's part when that user first appears.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from endcap.core.types import EVENT_CODES, EventType, Int32Array, Int64Array
 from endcap.features.ids import UNKNOWN, Vocabulary, keys64
+from endcap.features.sessions import Logins, owned
 
 REMEMBERED = tuple(
     EventType(name) for name in ("view", "click", "add_to_cart", "remove_from_cart", "purchase", "rating", "share")
@@ -64,17 +65,21 @@ NOTHING = History(np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histories:
-    """Every user's history. offsets: int64 [u + 1]; user r owns the events offsets[r]:offsets[r + 1] of `events`."""
+    """Every user's history. offsets: int64 [u + 1]; user r owns the events offsets[r]:offsets[r + 1] of `events`.
+    logins: whose each session is that somebody logged in to."""
 
     users: Vocabulary
     offsets: Int64Array
     events: History
+    logins: Logins = field(default_factory=Logins.none)
 
     @classmethod
     def build(cls, events: pl.LazyFrame, items: Vocabulary) -> Histories:
-        """From canonical events. Kept are the remembered kinds on known items; ties in time keep the log's order."""
+        """From canonical events in the log's order. Kept are the remembered kinds on known items; ties in time keep the
+        order in which the events became the user's."""
         frame = (
-            events.filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]))
+            owned(events)
+            .filter(pl.col("event_type").is_in([kind.value for kind in REMEMBERED]))
             .select("user_id", "item_id", "event_type", "ts_ms", "session_id")
             .join(items.mapping().lazy().rename({"id": "item_id"}), on="item_id", how="inner", maintain_order="left")
             .sort("user_id", "ts_ms", maintain_order=True)
@@ -93,6 +98,7 @@ class Histories:
                 frame["ts_ms"].to_numpy(),
                 _basket_keys(frame["session_id"], frame["ts_ms"]),
             ),
+            Logins.build(events),
         )
 
     def __len__(self) -> int:
@@ -125,13 +131,14 @@ class Histories:
 
     def _of(self, kept: NDArray[np.bool_]) -> Histories:
         before = np.concatenate([[0], np.cumsum(kept)])
-        return Histories(self.users, before[self.offsets].astype(np.int64), self.events.take(kept))
+        return Histories(self.users, before[self.offsets].astype(np.int64), self.events.take(kept), self.logins)
 
     def save(self, folder: Path) -> None:
         self.users.save(folder / "users.parquet")
         np.save(folder / "offsets.npy", self.offsets)
         for name in ("items", "kinds", "ts_ms", "baskets"):
             np.save(folder / f"{name}.npy", getattr(self.events, name))
+        self.logins.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Histories:
@@ -144,6 +151,7 @@ class Histories:
             Vocabulary.load(folder / "users.parquet"),
             np.load(folder / "offsets.npy", allow_pickle=False),
             History(**arrays),
+            Logins.load(folder),
         )
 
 

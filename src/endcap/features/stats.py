@@ -84,6 +84,11 @@ class ItemStats:
         unknown = {"quiet_days": 9999.0, "interval_days": 365.0}
         return cls(*(np.full(n_items, unknown.get(field.name, 0.0), np.float32) for field in fields(cls)))
 
+    def widened(self, room: int) -> ItemStats:
+        """The same with rows at the end of items that nobody has bought yet."""
+        blank = self._of_nothing(room)
+        return ItemStats(*(np.append(getattr(self, one.name), getattr(blank, one.name)) for one in fields(self)))
+
     def save(self, folder: Path) -> None:
         for field in fields(self):
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))

@@ -57,13 +57,17 @@ class LexicalIndex:
     def told(self, words: Sequence[str]) -> Float32Array:
         """float32 [n]: the share of the words' information (their inverse document frequencies) that each text has.
         Words like `for` tell nothing, though few titles hold them, unless there are no others."""
-        found, whole = np.zeros(self.texts, np.float32), 0.0
-        for word in dict.fromkeys([word for word in words if word not in STOPWORDS_EN] or words):
-            holders = self._holders(word)
-            weight = float(np.log(1 + (self.texts - len(holders) + 0.5) / (len(holders) + 0.5)))
-            found[holders] += weight
-            whole += weight
+        found, weights = np.zeros(self.texts, np.float32), self.weights(words)
+        for word, weight in weights.items():
+            found[self._holders(word)] += weight
+        whole = sum(weights.values())
         return found / whole if whole else found
+
+    def weights(self, words: Sequence[str]) -> dict[str, float]:
+        """word -> what it tells. Words like `for` are passed over unless there are no others."""
+        asked = dict.fromkeys([word for word in words if word not in STOPWORDS_EN] or words)
+        holders = {word: len(self._holders(word)) for word in asked}
+        return {word: float(np.log(1 + (self.texts - n + 0.5) / (n + 0.5))) for word, n in holders.items()}
 
     def _holders(self, word: str) -> Int32Array:
         """The texts that hold a word."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -63,6 +62,7 @@ class InCategories:
     name = "in_categories"
 
     def __init__(self, table: ItemTable) -> None:
+        self._table = table
         steps = table.frame.select(pl.int_range(pl.len(), dtype=pl.Int32).alias("place"), "categories")
         members = steps.explode("categories").drop_nulls().group_by("categories").agg("place")
         self._members = {name: inside.to_numpy() for name, inside in zip(*members, strict=True)}
@@ -71,7 +71,12 @@ class InCategories:
         if not query.categories:
             return np.ones(len(items), np.bool_)
         wanted = [self._members[name] for name in dict.fromkeys(query.categories) if name in self._members]
-        return np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
+        inside = np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
+        if self._table.changed:
+            for place, item in enumerate(items.tolist()):
+                if (changed := self._table.changed.get(item)) is not None:
+                    inside[place] = not set(query.categories).isdisjoint(changed.categories)
+        return inside
 
 
 class OfBrands:
@@ -80,13 +85,13 @@ class OfBrands:
     name = "of_brands"
 
     def __init__(self, table: ItemTable) -> None:
-        self._brands = table.frame["brand"]
+        self._table = table
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.brands:
             return np.ones(len(items), np.bool_)
-        wanted: NDArray[np.bool_] = self._brands.gather(items).is_in(query.brands).fill_null(False).to_numpy()
-        return wanted
+        wanted = frozenset(query.brands)
+        return np.fromiter((brand in wanted for brand in self._table.brands_of(items)), np.bool_, len(items))
 
 
 class WithAttributes:
@@ -95,14 +100,14 @@ class WithAttributes:
     name = "with_attributes"
 
     def __init__(self, table: ItemTable) -> None:
-        self._attributes = table.frame["attributes"]
+        self._table = table
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.attributes:
             return np.ones(len(items), np.bool_)
         wanted = set(query.attributes)
-        had = (msgspec.json.decode(text).items() for text in self._attributes.gather(items).to_list())
-        return np.fromiter((wanted <= set(pairs) for pairs in had), np.bool_, len(items))
+        had = self._table.attributes_of(items)
+        return np.fromiter((wanted <= set(pairs.items()) for pairs in had), np.bool_, len(items))
 
 
 class InPriceRange:

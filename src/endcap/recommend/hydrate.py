@@ -31,6 +31,7 @@ LEAF = LEVELS.index("leaf")
 LOOKED_AT = ("leaf", "brand")
 GROUP = ("n", "share", "days_since", "days_first", "due")
 SHARE = GROUP.index("share")
+LEAF_LATELY, MIDDLE_LATELY, LOG_PRICE = 10, 11, 12  # among the columns of `_item_columns`
 NEVER = np.array([0, 0, np.nan, np.nan, np.nan], np.float32)
 Block = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.int64]
 
@@ -39,9 +40,8 @@ class Hydrator:
     """Builds the feature matrix. `names` are its columns, in order; a ranker is bound to them."""
 
     def __init__(self, table: ItemTable, stats: ItemStats, sources: Sequence[str]) -> None:
-        self._interval_days = stats.interval_days
-        self._log_price = np.log(np.maximum(np.nan_to_num(table.price, nan=1.0), 0.01)).astype(np.float32)
-        self._log_price[np.isnan(table.price)] = np.nan
+        self._table, self._interval_days = table, stats.interval_days
+        self._log_price = _log(table.price)
         self._items = _item_columns(table, stats, self._log_price)
         self._codes = np.stack([getattr(table, level) for level in LEVELS]) - UNKNOWN  # 0 stands for UNKNOWN
         self.names: tuple[str, ...] = (
@@ -95,6 +95,16 @@ class Hydrator:
         if place != len(self.names):
             raise ValueError(f"there are {place} columns for {len(self.names)} names")
         return matrix
+
+    def put(self, place: int) -> None:
+        """Take over what the table says of an item now. How a category sells is read from another item of it."""
+        self._codes[:, place] = [getattr(self._table, level)[place] - UNKNOWN for level in LEVELS]
+        self._log_price[place] = _log(self._table.price[place : place + 1])[0]
+        self._items[place, LOG_PRICE] = self._log_price[place]
+        for column, level in ((LEAF_LATELY, "leaf"), (MIDDLE_LATELY, "middle")):
+            codes = getattr(self._table, level)
+            others = (codes[:place] == codes[place]).nonzero()[0] if codes[place] != UNKNOWN else codes[:0]
+            self._items[place, column] = self._items[others[0], column] if len(others) else 0
 
     def _blocks(self, candidates: Candidates, contexts: Sequence[Context]) -> Iterator[Block]:
         """The columns in the order of `names`, several at a time: [n, some]."""
@@ -201,6 +211,13 @@ def _totals(shoppers: Shoppers) -> NDArray[np.float64]:
     table[there, 3] = 1 - shoppers.bought.sizes[there] / in_baskets
     table[there, 4] = (last_ms - first_ms) / DAY_MS / np.maximum(baskets - 1, 1)
     return table
+
+
+def _log(price: Float32Array) -> Float32Array:
+    """float32 [n]: NaN where the price is."""
+    logs = np.log(np.maximum(np.nan_to_num(price, nan=1.0), 0.01)).astype(np.float32)
+    logs[np.isnan(price)] = np.nan
+    return logs
 
 
 def _item_columns(table: ItemTable, stats: ItemStats, log_price: Float32Array) -> Float32Array:

@@ -139,6 +139,11 @@ class Pipeline:
         stages.done("selection")
         return tuple(slate), tuple(ranked.degraded)
 
+    def put(self, place: int, title: str) -> None:
+        """Take over what the table says of an item now, which has been put there."""
+        self._titles[place] = title
+        self.hydrator.put(place)
+
     def plain(self, code: str, locale: str) -> str:
         """A reason that names nothing, in words."""
         return self._explainer.plain(code, locale)
@@ -227,7 +232,7 @@ class Pipeline:
         return self.shown(item, 0.0, code, self._explainer.plain(code, locale))
 
     def _category(self, item: int) -> str:
-        path = self.table.frame["categories"][item]
+        path = self.table.categories_of(item)
         return path[-1] if len(path) else ""
 
 

@@ -21,6 +21,7 @@ from endcap.core.protocols import CandidateSource, Encoder, Filter, VectorIndex
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Query
 from endcap.features.words import words_of
 from endcap.index.lexical import LexicalIndex
+from endcap.recommend.arrivals import WideWords
 from endcap.recommend.candidates import shares, weigh
 from endcap.recommend.filters import every
 from endcap.recommend.sights import Sights, once
@@ -31,6 +32,7 @@ PERSONAL = 0.3  # the most that a shopper's taste adds to an item's worth: it ca
 PERSONAL_SEEN = 0.03  # the same for a picture, which says what is wanted: the third
 LOOKS = 2.0  # what a place among the pictures is worth against one among the words, for a picture
 LEAST = 100  # items that each way of finding proposes, or three times as many as are asked for
+Lexical = LexicalIndex | WideWords
 Personal = Callable[[Context, Int32Array], Float32Array]
 
 
@@ -54,7 +56,7 @@ class Searcher:
         *,
         encoder: Encoder[str] | None,
         vectors: VectorIndex | None,
-        words: LexicalIndex,
+        words: Lexical,
         filters: Sequence[Filter],
         personal: Personal,
         sights: Sights | None = None,

@@ -21,6 +21,7 @@ from endcap.testing.conformance_serving import (
     ScorerConformance,
     SelectorConformance,
 )
+from endcap.testing.conformance_store import StoreConformance
 from endcap.testing.contexts import a_context, a_stranger
 from endcap.testing.fakes import (
     FakeEncoder,
@@ -50,6 +51,7 @@ __all__ = [
     "JudgeConformance",
     "ScorerConformance",
     "SelectorConformance",
+    "StoreConformance",
     "VectorIndexConformance",
     "a_context",
     "a_stranger",

@@ -34,16 +34,18 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventIn(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One act of a shopper on one item, on several (`items`), or a search."""
+    """One act of a shopper on one item, on several (`items`), a search, or a login to a session."""
 
     event_type: EventType
-    user_id: Annotated[Id, Meta(description="The shopper, or an anonymous visitor's id.")]
+    user_id: Annotated[Id | None, Meta(description="The shopper. Missing: whoever the session belongs to.")] = None
     event_id: Annotated[
         str, Meta(max_length=256, description="Makes sending it again harmless. Empty: one is made up.")
     ] = ""
     ts_ms: Annotated[int | None, Meta(description="When, UTC milliseconds. Missing: now.")] = None
     session_id: Annotated[Label | None, Meta(description="The visit; for purchases the order.")] = None
-    item_id: Annotated[Id | None, Meta(description="The item; missing for searches and where `items` is given.")] = None
+    item_id: Annotated[
+        Id | None, Meta(description="The item; missing for searches, logins and where `items` is given.")
+    ] = None
     items: Annotated[
         list[Line], Meta(max_length=1000, description="Several items: recorded as one event for each.")
     ] = []
@@ -108,6 +110,7 @@ class RecommendBase(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What both ways of asking have in common."""
 
     user_id: Annotated[Label | None, Meta(description="The shopper; a stranger without one.")] = None
+    session_id: Annotated[Label | None, Meta(description="Without `user_id`: the visit whose shopper is meant.")] = None
     placement: Annotated[Placement, Meta(description="Where the slate is shown.")] = Placement.HOME
     n: Count = 10
     item_id: Annotated[Label | None, Meta(description="The item looked at; the placement `item` needs it.")] = None

@@ -37,7 +37,9 @@ EXAMPLES: dict[str, list[Any]] = {
         {
             "accepted": ["e-1"],
             "duplicates": ["e-0"],
-            "rejected": [{"position": 2, "reason": "user_id: Field required."}],
+            "rejected": [
+                {"position": 2, "reason": "user_id: Neither user_id nor session_id is given. Send one of them."}
+            ],
         }
     ],
     "RecommendIn": [

@@ -24,7 +24,10 @@ async def live() -> LiveAnswer:
 
 @router.get("/health/ready", summary="Can it answer?", responses={503: {"model": ReadyAnswer}})
 async def ready(shop: ShopDep, response: Response) -> ReadyAnswer:
-    """200 once a release is loaded and the log can be read; otherwise 503 with the problem. Send no shoppers before."""
+    """200 once a release is loaded and answers; otherwise 503 with the problem. Send no shoppers before.
+
+    What it answers without, because it is away, is in `degraded`.
+    """
     health = await run_in_threadpool(shop.health)
     response.status_code = 200 if health.ready else 503
     return ReadyAnswer.model_validate(asdict(health))

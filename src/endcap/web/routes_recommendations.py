@@ -29,6 +29,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
     asked = parameters(request, RecommendParams)
     query = Query(
         user_id=asked.user_id or None,
+        session_id=asked.session_id or None,
         placement=asked.placement,
         n=asked.n,
         item_id=asked.item_id or None,
@@ -43,7 +44,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
         budget_ms=asked.budget_ms,
         locale=asked.locale,
     )
-    return await in_turn(request, lambda: encoded(shop.answer(query)))
+    return await in_turn(request, shop, lambda: encoded(shop.answer(query)))
 
 
 @router.post(
@@ -55,7 +56,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
 async def recommend_query(request: Request, shop: ShopDep) -> Response:
     """As the GET route, with lists of any ids, acts that are not recorded, and a moment of one's own."""
     query = _query(await body(request, RecommendIn), shop)
-    return await in_turn(request, lambda: encoded(shop.answer(query)))
+    return await in_turn(request, shop, lambda: encoded(shop.answer(query)), await request.body())
 
 
 @router.get(
@@ -67,7 +68,7 @@ async def recommend_query(request: Request, shop: ShopDep) -> Response:
 async def similar(request: Request, shop: ShopDep, item_id: str) -> Response:
     """What goes with an item, for no shopper in particular. 404 for an item that the release does not know."""
     asked = parameters(request, SimilarParams)
-    return await in_turn(request, lambda: encoded(shop.similar(item_id, asked.n, asked.locale)))
+    return await in_turn(request, shop, lambda: encoded(shop.similar(item_id, asked.n, asked.locale)))
 
 
 def _query(asked: RecommendIn, shop: Shop) -> Query:
@@ -86,6 +87,7 @@ def _query(asked: RecommendIn, shop: Shop) -> Query:
     only = asked.filters
     return Query(
         user_id=asked.user_id or None,
+        session_id=asked.session_id or None,
         placement=asked.placement,
         n=asked.n,
         now_ms=asked.now_ms,

@@ -47,7 +47,9 @@ async def search(request: Request, shop: ShopDep) -> Response:
     `recommendation_id` with the events that the list leads to, and the search itself as an event of type `search`.
     """
     asked = parameters(request, WordsParams)
-    return await in_turn(request, lambda: encoded(shop.search(asked.q, asked.user_id or None, asked.n, **_rest(asked))))
+    return await in_turn(
+        request, shop, lambda: encoded(shop.search(asked.q, asked.user_id or None, asked.n, **_rest(asked)))
+    )
 
 
 @router.post(

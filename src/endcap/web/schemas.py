@@ -45,11 +45,12 @@ class LiveAnswer(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """Whether a release is loaded and events can be recorded."""
+    """Whether a release is loaded and answers, and what it answers without."""
 
     ready: bool
     release: str | None = Field(description="The release that answers.")
     items: int
     users: int = Field(description="Shoppers in the release.")
     last_seq: int = Field(description="Number of the newest event in the log.")
-    problem: str = Field(description="Why not, where it is not ready.")
+    problem: str = Field(description="Why it is not ready, or what is wrong.")
+    degraded: list[str] = Field(description="What answers do without now: release, event_log, online_state.")

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,6 +26,8 @@ from endcap.web.problems import add_error_handlers
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+    from starlette.types import ASGIApp
 
 LOG = logging.getLogger(__name__)
 ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
@@ -64,9 +66,21 @@ def serve(
     taken. CallerError for an address that others can reach, as there are no keys yet to tell them apart, and for a
     port that is taken.
     """
-    listener = _listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
-    config = uvicorn.Config(
-        LoopbackOnly(create_app(shop)),
+    listener = listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
+    server = _Server(settings(served(shop)), lambda: announce(url_of(listener)))
+    with listener, _stopping(server):
+        server.run(sockets=[listener])
+
+
+def served(shop: Shop) -> ASGIApp:
+    """The interface as the server runs it, with what depends on who can reach it."""
+    return LoopbackOnly(create_app(shop))
+
+
+def settings(app: Callable[..., Any], **further: Any) -> uvicorn.Config:
+    """How uvicorn runs an application. further: of its own settings."""
+    return uvicorn.Config(
+        app,
         log_level="warning",
         access_log=False,  # it would keep who looked at what
         server_header=False,
@@ -74,15 +88,13 @@ def serve(
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
+        **further,
     )
-    server = _Server(config, lambda: announce(_url(listener)))
-    with listener, _stopping(server):
-        server.run(sockets=[listener])
 
 
 def free_port(host: str, port: int) -> int:
     """A port that can be had at this moment: the one given, or any for 0. CallerError where there is none."""
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         found: int = listener.getsockname()[1]
     return found
 
@@ -126,7 +138,7 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     if not is_loopback(host):
         raise CallerError(
             f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
@@ -151,6 +163,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -9,7 +9,7 @@ from typing import Any
 from endcap.app.events import check_event
 from endcap.core.errors import CallerError
 from endcap.core.slates import head_of
-from endcap.core.types import Event
+from endcap.core.types import Event, session_user
 from endcap.web.decoding import json_object, message
 from endcap.web.messages import EventIn, Line, Rejected
 from endcap.web.problems import ROUTES_NEXT_STEP
@@ -59,6 +59,8 @@ def _objects(body: bytes) -> list[Any]:
 def _events_of(given: EventIn, now_ms: int) -> list[Event]:
     """One event, or one for each of its items, with `#0`, `#1` … after the id."""
     ts_ms = now_ms if given.ts_ms is None else given.ts_ms
+    if given.user_id is None and given.session_id is None:
+        raise CallerError("Neither user_id nor session_id is given.", where="user_id", next_step="Send one of them.")
     if given.items and given.item_id is not None:
         raise CallerError("Both item_id and items are given.", where="items", next_step="Send one of them.")
     if not given.items:
@@ -73,7 +75,7 @@ def _event(given: EventIn, event_id: str, ts_ms: int, item_id: str | None, line:
     price = given.price if line is None or line.price is None else line.price
     return Event(
         event_type=given.event_type,
-        user_id=given.user_id,
+        user_id=session_user(given.session_id or "") if given.user_id is None else given.user_id,
         ts_ms=ts_ms,
         item_id=item_id,
         event_id=event_id,
