@@ -70,11 +70,8 @@ def postgres() -> Iterator[Beside]:
         initdb = [*user, str(tools / "initdb"), "-D", f"{folder}/data", "-U", POSTGRES_USER, "--auth=trust"]
         subprocess.run(initdb, check=True, cwd="/", stdout=subprocess.DEVNULL)
         command = [*user, program, "-D", f"{folder}/data", "-p", str(port), "-h", LOCAL, "-k", folder]
-        asks = [str(tools / "pg_isready"), "-h", LOCAL, "-p", str(port), "-q"]
         url = f"postgresql://{POSTGRES_USER}@{LOCAL}:{port}/postgres"
-        with _beside(
-            "ENDCAP_STORE_URL", url, command, lambda: subprocess.run(asks, check=False).returncode == 0
-        ) as found:
+        with _beside("ENDCAP_STORE_URL", url, command, lambda: _connects(url)) as found:
             yield found
 
 
@@ -99,6 +96,7 @@ def _started(command: Sequence[str], is_there: Callable[[], bool]) -> subprocess
     began = time.monotonic()
     while not is_there():
         if process.poll() is not None or time.monotonic() - began > WITHIN_S:
+            process.kill()
             raise RuntimeError(f"It did not start: {' '.join(command)}")
         time.sleep(0.02)
     return process
@@ -111,6 +109,16 @@ def _user(folder: Path) -> list[str]:
     found = pwd.getpwnam(POSTGRES_USER)
     os.chown(folder, found.pw_uid, found.pw_gid)
     return ["setpriv", f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--clear-groups"]
+
+
+def _connects(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _pongs(port: int) -> bool:
