@@ -158,11 +158,12 @@ def test_the_table_of_commands_has_each_once():
     assert sorted(rows) == sorted(commands(typer.main.get_command(app), "endcap"))
 
 
-def test_every_route_is_documented():
-    from endcap.app.config import Config
+def test_every_route_is_documented(tmp_path):
+    from endcap.app.runtime import Shop
     from endcap.web.server import create_app
 
-    routes = create_app(Config()).openapi()["paths"]
+    with Shop.open(tmp_path / "shop") as shop:
+        routes = create_app(shop).openapi()["paths"]
     assert routes
     assert unsaid(routes) == []
 

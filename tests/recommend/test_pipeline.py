@@ -118,7 +118,7 @@ def test_a_failing_ranker_gives_way_and_the_answer_says_so(caplog):
     slate, degraded = pipeline.answer(Query(n=5), known([1, 2], [], -1, Placement.HOME, pipeline))
     assert len(slate) == 5
     assert degraded == ("ranker",)
-    assert "the model file is damaged" in caplog.text
+    assert "RuntimeError" in caplog.text
 
 
 def test_a_stranger_gets_what_sells():
@@ -171,7 +171,7 @@ def test_a_failing_source_is_left_out_and_named(caplog):
     slate, degraded = pipeline.answer(Query(n=5), known([1, 2], [], -1, Placement.HOME, pipeline))
     assert len(slate) == 5
     assert degraded == ("first",)
-    assert "the file is gone" in caplog.text
+    assert "OSError" in caplog.text
 
 
 SAID = Candidates.of(

@@ -200,9 +200,8 @@ def test_what_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     broken = searcher(encoder=Broken())
     for _ in range(3):
         assert broken.text(Query(n=1), a_stranger(), "tea").degraded == ("meaning",)
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "Search goes on without meaning: the model file is damaged"
-    ]
+    (said,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("Search goes on without meaning: RuntimeError (")
 
 
 def test_an_encoder_that_fails_leaves_the_words() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from endcap.app.limits import LimitsConfig
+from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
 from endcap.core.errors import CallerError
 from endcap.core.section import Section
@@ -34,6 +37,7 @@ from endcap.models.transitions import TransitionConfig
 from endcap.models.words import WordsConfig
 from endcap.recommend.select import SlateConfig
 
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 SOURCES = (
     "buy_again",
     "together",
@@ -115,6 +119,23 @@ class ServeConfig(Section):
         500.0, ge=0, description="Time that an answer may take; stages that do not fit give way. 0: any."
     )
     workers: int = Field(1, ge=1, description="Processes that answer. More than one needs the store on Postgres.")
+    origins: tuple[str, ...] = Field(
+        (),
+        description="Web sites whose pages may call from a browser, each as `https://shop.example`; none by default.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, so that limits go by the "
+        "caller's address.",
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [origin for origin in origins if not ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no origin; write it as https://shop.example, without a path")
+        return origins
 
 
 class StateConfig(Section):
@@ -152,6 +173,8 @@ class Config(DataConfig):
     index: IndexConfig = IndexConfig()
     slate: SlateConfig = SlateConfig()
     serve: ServeConfig = ServeConfig()
+    log: LogConfig = LogConfig()
+    limits: LimitsConfig = LimitsConfig()
     state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()
 

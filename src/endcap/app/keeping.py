@@ -15,13 +15,15 @@ from pathlib import Path
 import msgspec
 
 from endcap import __version__
+from endcap.app.audit import AuditLog
 from endcap.app.config import load_config
 from endcap.app.runtime import CONFIG_FILE, Shop
-from endcap.core.artifacts import FileEntry, flush, replace_atomically
+from endcap.core.artifacts import FileEntry, ReleaseStore, flush, replace_atomically
+from endcap.core.determinism import system_clock
 from endcap.core.errors import CallerError, DataError, EndcapError, NotFoundError
 from endcap.data.open_store import is_embedded, open_store
 from endcap.data.sqlite_store import SqliteStore
-from endcap.data.store import Counts
+from endcap.data.store import Counts, Store
 from endcap.data.transfer import transfer
 
 MANIFEST = "backup.json"
@@ -106,6 +108,7 @@ def restore(backup: Path, place: Path) -> Backup:
             place.rmdir()
         beside.rename(place)
         flush(place.absolute().parent)
+        AuditLog(place, system_clock).write("restore", str(backup))
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return found
@@ -113,25 +116,40 @@ def restore(backup: Path, place: Path) -> Backup:
 
 def verify(folder: Path) -> list[str]:
     """A sentence for each thing in a workspace or a backup that is not as it was written; reads every byte."""
-    problems = damages(folder, read_backup(folder)) if (folder / MANIFEST).exists() else []
-    with Shop.open(folder, read_only=True) as shop:
+    if not (folder / CONFIG_FILE).is_file():
+        raise NotFoundError("There is no workspace here.", where=str(folder), next_step="Name one after --shop.")
+    is_backup = (folder / MANIFEST).exists()
+    problems = damages(folder, read_backup(folder)) if is_backup else []
+    try:
+        with _opened(folder, is_backup) as store:
+            problems += store.verify()
+    except EndcapError as error:
+        problems.append(str(error))
+    return problems + _wrong_releases(ReleaseStore(folder / "releases"))
+
+
+def _opened(folder: Path, is_backup: bool) -> Store:
+    """The store to read; a backup holds its own, whatever its config or the environment names."""
+    if is_backup:
+        return SqliteStore.open_reader(folder / "store")
+    return open_store(folder / "store", load_config(folder / CONFIG_FILE).store, read_only=True)
+
+
+def _wrong_releases(releases: ReleaseStore) -> list[str]:
+    """A sentence for each release that is not as its manifest says, and where none of that name answers."""
+    try:
+        names = [manifest.release_id for manifest in releases.list()]
+        current = releases.current()
+    except EndcapError as error:
+        return [str(error)]
+    problems = []
+    for name in names:
         try:
-            problems += shop.store.verify()
+            releases.open(name)
         except EndcapError as error:
             problems.append(str(error))
-        releases = shop.releases
-        try:
-            names = [manifest.release_id for manifest in releases.list()]
-            current = releases.current()
-        except EndcapError as error:
-            return [*problems, str(error)]
-        for name in names:
-            try:
-                releases.open(name)
-            except EndcapError as error:
-                problems.append(str(error))
-        if current is not None and current not in names:
-            problems.append(f"{releases.root}: the published release {current} is not there.")
+    if current is not None and current not in names:
+        problems.append(f"{releases.root}: the published release {current} is not there.")
     return problems
 
 

@@ -46,7 +46,8 @@ from endcap.recommend.select import Best, NewItems, SlateConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Release:
-    """A loaded release. seq: the newest event of the log that its histories hold."""
+    """A loaded release. seq: the newest event of the log that its histories hold. fusion, slate: what its pipeline was
+    built with."""
 
     manifest: Manifest
     fitted: Fitted
@@ -55,6 +56,8 @@ class Release:
     searcher: Searcher
     eligible: Eligible
     seq: int
+    fusion: Fusion
+    slate: SlateConfig
 
     @property
     def id(self) -> str:
@@ -158,7 +161,8 @@ def read_release(releases: ReleaseStore, release_id: str, slate: SlateConfig | N
     fusion = read_fusion(folder, names)
     pipeline, eligible = build_pipeline(fitted, fusion, per_source, slate=slate)
     searcher = read_search(folder, fitted, fusion, pipeline.filters)
-    return Release(manifest, fitted, Histories.load(folder / "histories"), pipeline, searcher, eligible, seq)
+    histories = Histories.load(folder / "histories")
+    return Release(manifest, fitted, histories, pipeline, searcher, eligible, seq, fusion, slate or SlateConfig())
 
 
 def read_fusion(folder: Path, names: Sequence[str]) -> Fusion:

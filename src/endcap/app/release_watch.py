@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock, Thread
 
+from endcap.app.live_catalogue import LiveCatalogue
 from endcap.app.publish import Release
 from endcap.core.artifacts import POINTER, ReleaseStore
 from endcap.core.errors import NotFoundError
@@ -19,11 +20,12 @@ Stamp = tuple[int, int, int] | None
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A release, the states that go with it, and the version of the catalogue that it shows."""
+    """A release, the states that go with it, its view of the catalogue and which version of it that shows."""
 
     release: Release
     states: OnlineStates
-    items_version: int = -1
+    catalogue: LiveCatalogue
+    items_version: int
 
 
 class ReleaseWatch:
@@ -39,6 +41,11 @@ class ReleaseWatch:
         self._held: Held | None = None
         self._seen: Stamp = None
         self.problem = ""
+
+    @property
+    def held(self) -> Held | None:
+        """What is loaded now; None before the first."""
+        return self._held
 
     def current(self) -> Held:
         """What answers now. Only the first call waits for a release; a later one is loaded beside the answers.

@@ -76,6 +76,7 @@ class Run:
             log = one_by_one(log)
         self.bought = learnable(log, self.shop.folder)
         ids = log.select(pl.col("item_id").drop_nulls().unique()).collect().to_series().to_list()
+        self.items_version = store.items_version()
         self.table = ItemTable.build(store.items(), ids)
         self.histories = Histories.build(log, self.table.ids)
 
@@ -113,4 +114,5 @@ class Run:
             "events": len(self.histories.events),
             "users": len(self.histories),
             "items": len(self.table),
+            "items_version": self.items_version,
         }

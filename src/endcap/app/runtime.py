@@ -21,14 +21,17 @@ import numpy as np
 import polars as pl
 
 from endcap.app.answering import Answering, asked, searched
+from endcap.app.audit import AuditLog
 from endcap.app.config import Config, load_config
 from endcap.app.content import holds
 from endcap.app.events import check_events
 from endcap.app.ingest import Ingested, Progress, ingest, silent
+from endcap.app.keys import Keys
 from endcap.app.queries import MAX_QUERY
 from endcap.app.search import Ear
 from endcap.app.serving import Serving
 from endcap.app.state import State
+from endcap.app.watching import Watch
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
@@ -44,6 +47,7 @@ from endcap.features.state import context
 
 if TYPE_CHECKING:
     from endcap.app.pretrain import Pretrained
+    from endcap.app.publish import Release
     from endcap.app.refit import Refitted
     from endcap.app.train import Trained
     from endcap.encoders.speech import Transcript
@@ -94,11 +98,14 @@ class Shop:
     def __init__(self, folder: Path, config: Config, store: Store, clock: Clock) -> None:
         self.folder, self.config, self.store, self.clock = folder, config, store, clock
         self.releases = ReleaseStore(folder / "releases")
+        self.audit = AuditLog(folder, clock)
+        self.keys = Keys(folder, self.audit, clock)
         self._state = State(config.state, folder)
         self.memory = self._state.memory
         self._serving = Serving(self.releases, store, config.slate, self._state.states)
         self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
+        self.watch: Watch | None = None
 
     @classmethod
     def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
@@ -219,13 +226,15 @@ class Shop:
         if not found:
             raise NotFoundError("There is no release yet.", where=str(self.folder), next_step=self._train_first())
         chosen = release_id or found[-1].release_id
-        self.releases.publish(chosen)
+        with self.audit.act("publish", chosen):
+            self.releases.publish(chosen)
         self._serving.take_up()
         return chosen
 
     def rollback(self) -> str:
         """Go back to the release published before."""
-        back = self.releases.rollback()
+        with self.audit.act("rollback", self.releases.current() or ""):
+            back = self.releases.rollback()
         self._serving.take_up()
         return back
 
@@ -247,7 +256,11 @@ class Shop:
 
     def record(self, *events: Event) -> Appended:
         """Write events durably; when this returns, the next answer takes them into account."""
-        return self.store.append(check_events(events, self.clock()))
+        checked = check_events(events, self.clock())
+        appended = self.store.append(checked)
+        if self.watch is not None:
+            self.watch.recorded(checked, appended.duplicates)
+        return appended
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
@@ -255,12 +268,12 @@ class Shop:
 
     def answer(self, query: Query) -> Slate:
         """A slate for a query."""
-        return self._answering.slate(query)
+        return self._seen(self._answering.slate(query))
 
     def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.
         Further arguments are the fields of `Query`."""
-        return self._answering.found(*searched(text, user, n, rest))
+        return self._seen(self._answering.found(*searched(text, user, n, rest)))
 
     def search_spoken(self, clip: bytes, user: str | None = None, n: int = 10, **rest: Any) -> tuple[Slate, Transcript]:
         """As `search`, for words that were spoken: a sound file's bytes. Needs the extra `speech`.
@@ -285,7 +298,9 @@ class Shop:
                 "the training's notes say what else is missing.",
             )
         query = asked(user, n, rest, placement=Placement.SEARCH)
-        return self._answering.found(lambda searcher, query, known: searcher.picture(query, known, picture), query)
+        return self._seen(
+            self._answering.found(lambda searcher, query, known: searcher.picture(query, known, picture), query)
+        )
 
     def similar(self, item_id: str, n: int = 10, locale: str = "en") -> Slate:
         """Items to show beside one, for no shopper in particular."""
@@ -330,6 +345,15 @@ class Shop:
         except Exception as error:  # health is asked when things are broken, and has to say so
             return Health(ready=False, problem=str(error))
         return Health(True, release.id, len(release.fitted.table), len(release.histories), last_seq, problem, degraded)
+
+    def held(self) -> tuple[Release, int] | None:
+        """The release that is loaded and the newest seq its answers know of, as they are; None before the first."""
+        return self._serving.held()
+
+    def _seen(self, slate: Slate) -> Slate:
+        if self.watch is not None:
+            self.watch.answered(slate)
+        return slate
 
     def _train_first(self) -> str:
         return f"Train one: endcap train --shop {self.folder}"

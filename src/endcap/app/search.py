@@ -119,12 +119,12 @@ def read_search(release: Path, fitted: Fitted, fusion: Fusion, filters: Sequence
         vectors=vectors,
         words=words,
         filters=filters,
-        personal=_personal(fitted, fusion),
+        personal=personal(fitted, fusion),
         sights=read_sights(release, place, fitted.table),
     )
 
 
-def _personal(fitted: Fitted, fusion: Fusion) -> Personal:
+def personal(fitted: Fitted, fusion: Fusion) -> Personal:
     """The blend that shortens the candidates, or every source alike where there is none."""
     known = fusion.shortlist.weights if fusion.shortlist is not None else {}
     return by_sources(fitted.sources, [known.get(source.name, 0.0 if known else 1.0) for source in fitted.sources])

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import NamedTuple, TypeVar
 
-from endcap.app.publish import Release, read_release, shown_now
+from endcap.app.live_catalogue import LiveCatalogue
+from endcap.app.publish import Release, read_release
 from endcap.app.release_watch import Held, ReleaseWatch
 from endcap.app.state import in_process
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.breaker import Breaker
 from endcap.core.errors import EndcapError, ServiceError, TooManyError
-from endcap.core.types import Availability, Context, EventType, Query, session_user
+from endcap.core.types import Context, EventType, Query, session_user
 from endcap.data.redis_link import RedisAwayError
 from endcap.data.store import Store
 from endcap.features.ids import UNKNOWN
@@ -84,6 +85,17 @@ class Serving:
         held = self._held(set())[0]
         return held.release, held.states
 
+    def held(self) -> tuple[Release, int] | None:
+        """The release that is loaded and the newest seq that its states hold, as they are: nothing is brought up to
+        date. None before the first answer. While the states are away, the seq is that of the release."""
+        held = self._watch.held
+        if held is None:
+            return None
+        try:
+            return held.release, held.states.known("", None, self._store.events_after).seq
+        except AWAY:
+            return held.release, held.release.seq
+
     def take_up(self) -> None:
         """Load what was just published, if a release answers, so that the next answer is the new one's."""
         self._watch.take_up()
@@ -107,6 +119,7 @@ class Serving:
             history = with_acts(history, query.session_events, ids)
         if query.now_ms is not None:
             history = history.before(now_ms + 1)
+        history = history.within(len(release.eligible.shown))
         at_this_moment = context(
             history,
             now_ms,
@@ -136,7 +149,8 @@ class Serving:
 
     def _load(self, release_id: str) -> Held:
         release = read_release(self._releases, release_id, self._slate)
-        held = Held(release, self._states(release))
+        catalogue = LiveCatalogue(release)
+        held = Held(release, self._states(release), catalogue, catalogue.since)
         position = self._read(self._store.position)
         if position is not None:
             try:
@@ -219,20 +233,16 @@ class Serving:
         self._log.failed()
 
     def _show(self, held: Held, version: int) -> None:
-        """Stock and visibility as they are now; items that are gone from the catalogue keep the release's word."""
+        """The catalogue as it is now; items that are gone from it keep the release's word."""
         if not self._reading_catalogue.acquire(timeout=FOLLOW_TIMEOUT_S):
             raise ServiceError("The catalogue is read too slowly to wait for.", next_step="See that the store works.")
         try:
             if version == held.items_version:
                 return
-            table = held.release.fitted.table
-            shown = shown_now(table)
-            for item_id, availability in self._store.availability():
-                place = table.ids.position(item_id)
-                if place != UNKNOWN:
-                    shown[place] = Availability(availability).shown
-            held.release.eligible.shown = shown
-            held.items_version = version
+            since = held.items_version if version > held.items_version else 0  # behind it: another one, restored
+            held.items_version, changed = self._store.items_changed(since)
+            held.catalogue.apply(changed)
+            held.release = held.catalogue.release
         finally:
             self._reading_catalogue.release()
 

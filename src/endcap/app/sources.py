@@ -63,7 +63,7 @@ class Fitted:
     def best_sellers(self) -> Int32Array:
         """Every item from best to least selling these days, then over all time, then in the order of the catalogue."""
         stats = self.stats
-        return np.lexsort((np.arange(len(self.table)), -stats.baskets, -stats.lately)).astype(np.int32)
+        return np.lexsort((np.arange(len(stats.baskets)), -stats.baskets, -stats.lately)).astype(np.int32)
 
 
 class _Entry(msgspec.Struct, frozen=True):

@@ -51,7 +51,8 @@ def demo(
     with Shop.open(folder) as shop:
         host = shop.config.serve.host
         wanted = shop.config.serve.port if port is None else port
-        place = _free_port(host, wanted) if serve else wanted
+        is_keyed = bool(shop.keys.known())
+        place = _free_port(host, wanted, is_keyed) if serve else wanted
         _ingest(shop, dataset)
         with progress() as tell:
             trained = shop.train(progress=tell)
@@ -61,19 +62,19 @@ def demo(
         stdout().print(f"Next: endcap serve --shop {folder}", soft_wrap=True)
         return
     command = ["endcap", "serve", "--shop", str(folder), "--port", str(place)]
-    _free_port(host, place, f"The release is published. Once the port is free: {' '.join(command)}")
+    _free_port(host, place, is_keyed, f"The release is published. Once the port is free: {' '.join(command)}")
     _show_requests(f"http://{host}:{place}", user, item)
     # The server takes this process's place: what training loaded is gone, and Ctrl-C goes straight to it.
     os.execv(sys.executable, [sys.executable, "-m", *command])  # noqa: S606
 
 
-def _free_port(host: str, port: int, next_step: str = "") -> int:
+def _free_port(host: str, port: int, is_keyed: bool, next_step: str = "") -> int:
     """The port that can be had now, asked for before minutes of training as well as after. next_step: in place of the
     error's own."""
     from endcap.web.server import free_port
 
     try:
-        return free_port(host, port)
+        return free_port(host, port, is_keyed=is_keyed)
     except CallerError as error:
         raise CallerError(error.what, where=error.where, next_step=next_step or error.next_step) from error
 

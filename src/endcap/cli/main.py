@@ -12,18 +12,22 @@ import typer
 from rich.text import Text
 
 from endcap import __version__
+from endcap.app.audit import acting, system_user
 from endcap.cli import (
     benchmarking,
     demo,
+    doctoring,
     finetuning,
     ingesting,
     keeping,
+    keys,
     pretraining,
     recommending,
     releasing,
     searching,
     serving,
     training,
+    watching,
 )
 from endcap.cli.terminal import stderr, stdout
 from endcap.core.errors import EndcapError
@@ -63,11 +67,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    context.with_resource(acting(f"cli:{system_user()}"))
 
 
 app.command(epilog="Example: endcap init myshop")(ingesting.init)
@@ -95,5 +100,9 @@ app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --
 )
 app.command(epilog='Example: endcap search "oat drink" --user 42 --shop myshop')(recommending.search)
 app.command(epilog="Example: endcap serve --shop myshop --port 8765")(serving.serve)
+app.command(epilog="Example: endcap effects --days 7 --shop myshop")(watching.effects)
+app.command(epilog="Example: endcap doctor --shop myshop --url http://127.0.0.1:8765")(doctoring.doctor)
+app.add_typer(keys.keys)
+app.command(epilog="Example: endcap audit --shop myshop")(keys.audit)
 app.command(epilog="Example: endcap demo --no-serve")(demo.demo)
 app.command(epilog="Example: endcap benchmark amazon-beauty --seeds 3 --markdown beauty.md")(benchmarking.benchmark)

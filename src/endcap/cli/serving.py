@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from endcap.cli.terminal import HERE, PortOption, ShopOption, stdout
+from endcap.cli.terminal import HERE_ALONE, PortOption, ShopsOption, stdout
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -20,30 +21,41 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that answer; more than one needs the store on Postgres.")
     ] = None,
-    shop: ShopOption = HERE,
+    shop: ShopsOption = HERE_ALONE,
 ) -> None:
-    """Answer over HTTP until Ctrl-C. On SQLite one process records: a second `serve` or `ingest` is refused."""
+    """Answer over HTTP until Ctrl-C. On SQLite one process records: a second `serve` or `ingest` is refused.
+
+    Several shops in one process: --shop a --shop b. Each needs API keys, and a key reaches its own shop only.
+    """
     # Requests run side by side already; threads inside one answer would only get in each other's way.
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+    from endcap.app.logs import configured
     from endcap.app.runtime import Shop
+    from endcap.app.watching import shared_counts
 
-    with Shop.open(shop, read_only=True) as seen:  # a folder that is no workspace is an error here
-        wanted = workers or seen.config.serve.workers
-    if wanted > 1:
-        from endcap.web.workers import serve_workers
+    wanted = workers
+    for folder in reversed(shop):  # the settings of how to serve are those of the first
+        with Shop.open(folder, read_only=True) as seen:  # a folder that is no workspace is an error here
+            wanted = workers or seen.config.serve.workers
+    if wanted and wanted > 1:
+        with shared_counts():
+            from endcap.web.workers import serve_workers
 
-        serve_workers(shop, wanted, host, port, _announce(shop))
+            serve_workers(shop, wanted, host, port, _announce(shop))
     else:
         from endcap.web.server import serve as answer
 
-        with Shop.open(shop) as opened:
-            answer(opened, host, port, _announce(shop))
+        with ExitStack() as opened:
+            first, *beside = [opened.enter_context(Shop.open(folder)) for folder in shop]
+            opened.enter_context(configured(first.config.log))
+            answer(first, host, port, _announce(shop), beside=beside)
     stdout().print("Stopped.")
 
 
-def _announce(folder: Path) -> Callable[[str], None]:
+def _announce(folders: Sequence[Path]) -> Callable[[str], None]:
     def announce(url: str) -> None:
-        stdout().print(f"Serving {folder} at {url} (routes: {url}/docs). Ctrl-C stops it.", soft_wrap=True)
+        names = ", ".join(map(str, folders))
+        stdout().print(f"Serving {names} at {url} (routes: {url}/docs). Ctrl-C stops it.", soft_wrap=True)
 
     return announce

@@ -36,6 +36,12 @@ def _can_be_written(path: Path | None) -> Path | None:
 ShopOption = Annotated[
     Path, typer.Option("--shop", "-s", envvar="ENDCAP_SHOP", help="Folder of the workspace.", show_default="here")
 ]
+ShopsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--shop", "-s", envvar="ENDCAP_SHOP", help="Folder of a workspace; may be repeated.", show_default="here"
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output, and nothing else there.")]
 MarkdownOption = Annotated[
     Path | None,
@@ -45,6 +51,7 @@ PortOption = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port, 0 for a free one; default from endcap.toml.")
 ]
 HERE = Path()
+HERE_ALONE = [HERE]
 
 
 def stdout() -> Console:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from endcap.core.errors import ServiceError, TooManyError
@@ -19,6 +22,25 @@ W = TypeVar("W")
 QUEUE_LIMIT = 1024
 QUEUE_TIMEOUT_S = 0.05
 LIVENESS_S = 1.0
+RECENT = 20_000
+
+
+@dataclass(slots=True)
+class CommitCounts:
+    """What a writing thread has done so far, for whoever watches. recent: seconds and jobs of each commit, at most
+    `RECENT`; who reads them takes them out."""
+
+    commits: int = 0
+    failed: int = 0
+    jobs: int = 0
+    seconds: float = 0.0
+    recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def committed(self, seconds: float, jobs: int) -> None:
+        self.commits += 1
+        self.jobs += jobs
+        self.seconds += seconds
+        self.recent.append((seconds, jobs))
 
 
 class GroupCommit(Generic[W]):
@@ -33,6 +55,7 @@ class GroupCommit(Generic[W]):
         self._queue: queue.Queue[tuple[W, Future[Any]] | None] = queue.Queue(QUEUE_LIMIT)
         self._closing = False
         self.done = 0  # transactions that ended, whichever way; grows before anyone in them is told
+        self.counts = CommitCounts()
         self._thread = threading.Thread(target=self._serve, name="endcap-store-writer", daemon=True)
         self._thread.start()
 
@@ -54,6 +77,11 @@ class GroupCommit(Generic[W]):
                 next_step="Wait a second and send it again; larger batches cost less than many small ones.",
             ) from None
         return self._wait(future)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._queue.qsize()
 
     def close(self) -> None:
         """Commits what is waiting, then stops. Further jobs are refused."""
@@ -95,14 +123,17 @@ class GroupCommit(Generic[W]):
 
     def _commit(self, group: list[tuple[W, Future[Any]]]) -> bool:
         """Commits the group and tells everyone in it; False if this thread has to stop."""
+        started = time.perf_counter()
         try:
             results = self._transact([work for work, _ in group])
         except BaseException as error:
             self.done += 1
+            self.counts.failed += 1
             for _, future in group:
                 future.set_exception(error)
             return isinstance(error, Exception)
         self.done += 1
+        self.counts.committed(time.perf_counter() - started, len(group))
         for (_, future), result in zip(group, results, strict=True):
             future.set_result(result)
         return True

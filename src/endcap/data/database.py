@@ -153,9 +153,16 @@ def copy(source: apsw.Connection, folder: Path) -> None:
     """Write the database of one moment into another folder; whoever writes to the source goes on writing."""
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with closing(apsw.Connection(str(folder / FILE))) as target:
-            with target.backup("main", source, "main") as backup:
-                backup.step(-1)
+        with closing(apsw.Connection(str(folder / FILE))) as target, target.backup("main", source, "main") as backup:
+            backup.step(-1)
+        settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Leave the database as one file that reading does not change, until the next writer opens it."""
+    with translated(folder):
+        with closing(apsw.Connection(str(folder / FILE))) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
         flush(folder / FILE)
         flush(folder)
 

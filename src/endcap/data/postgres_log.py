@@ -20,7 +20,7 @@ from endcap.data.postgres import Connection, Database, begin
 
 LOCK = "events"
 PAGE = 100_000
-STEP = 100_000
+STEP = 50_000
 
 _NAMES = tables.names(tables.EVENTS)
 _TEXTS = [column.name for column in tables.EVENTS if column.dtype == pl.String()]

@@ -17,7 +17,7 @@ import psycopg
 from endcap.core import tables
 from endcap.core.errors import CallerError, ServiceError
 from endcap.core.types import Event, Item
-from endcap.data import catalogue, log, postgres_catalogue, postgres_log
+from endcap.data import catalogue, database, log, postgres_catalogue, postgres_log
 from endcap.data.commits import GroupCommit
 from endcap.data.log import Rows
 from endcap.data.postgres import Connection, Database, get_meta, rollback
@@ -37,12 +37,12 @@ class PostgresStore(Store):
     Writes of this process share transactions; processes take turns by a lock that is held until a commit can be seen.
     """
 
-    def __init__(self, database: Database, *, read_only: bool) -> None:
-        self.database = database
+    def __init__(self, opened: Database, *, read_only: bool) -> None:
+        self.database = opened
         self._bulk = threading.Lock()
         self._writer: Connection | None = None
         self._closed = False
-        self._commits = None if read_only else GroupCommit(self._transact, database.where)
+        self._commits = None if read_only else GroupCommit(self._transact, opened.where)
 
     @classmethod
     def open(
@@ -52,9 +52,9 @@ class PostgresStore(Store):
 
         ServiceError where the database cannot be reached; CallerError where the URL cannot be read.
         """
-        database = Database(url, schema, connections)
-        database.open(create=create and not read_only)
-        return cls(database, read_only=read_only)
+        opened = Database(url, schema, connections)
+        opened.open(create=create and not read_only)
+        return cls(opened, read_only=read_only)
 
     def __repr__(self) -> str:
         return f"PostgresStore({self.database.where})"
@@ -68,6 +68,10 @@ class PostgresStore(Store):
         if self._writer is not None:
             self._writer.close()
         self.database.close()
+
+    @property
+    def commits(self) -> GroupCommit[Rows] | None:
+        return self._commits
 
     def append(self, events: Sequence[Event]) -> Appended:
         rows = log.event_rows(events)
@@ -191,6 +195,7 @@ class PostgresStore(Store):
     def copy_to(self, folder: Path) -> None:
         with SqliteStore.open(folder, create=True) as copied:
             transfer(self, copied)
+        database.settle(folder)
 
     def verify(self) -> list[str]:
         problems = []
@@ -227,7 +232,7 @@ class PostgresStore(Store):
         try:
             seqs = self._inserted(rows)
         except psycopg.OperationalError:
-            if self._writer is not None and not self._writer.broken:
+            if self._writer is None or not self._writer.broken:
                 raise
             # The server was restarted since the last write: nothing of this was committed, so begin anew, once.
             seqs = self._inserted(rows)
@@ -257,7 +262,9 @@ class PostgresStore(Store):
 
     def _connection(self) -> Connection:
         """The writing thread's connection, opened again where it died."""
-        if self._writer is None or self._writer.closed:
+        if self._writer is not None and self._writer.closed:
+            self._writer = None
+        if self._writer is None:
             self._writer = self.database.connect()
         return self._writer
 

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ SEGMENT_MIN_ROWS = 2_000
 
 
 Job = Callable[[apsw.Connection], Any]
+# What waits to be written: events to append, or anything else.
+Work = log.Rows | Job
 
 
 class SqliteStore(Store):
@@ -52,7 +55,7 @@ class SqliteStore(Store):
         self._readers_lock = threading.Lock()
         self._closed = False
         self._writer_connection = connection
-        self._commits: GroupCommit[Job] | None = None
+        self._commits: GroupCommit[Work] | None = None
         self._segments_written = 0
         self._position: tuple[int, tuple[int, int]] | None = None
         if connection is None:
@@ -60,7 +63,7 @@ class SqliteStore(Store):
         self._files.sweep(connection)
         self._files.reload(connection)
         self._segments_written = max((int(segment.name) for segment in list_segments(connection)), default=0)
-        self._commits = GroupCommit(partial(transact, connection, folder, self._files.reload), str(folder))
+        self._commits = GroupCommit(self._transact, str(folder))
 
     @classmethod
     def open(cls, folder: Path, *, create: bool = False) -> SqliteStore:
@@ -116,10 +119,14 @@ class SqliteStore(Store):
         if self._lock is not None:
             self._lock.close()
 
+    @property
+    def commits(self) -> GroupCommit[Job] | None:
+        return self._commits
+
     def append(self, events: Sequence[Event]) -> Appended:
         rows = log.event_rows(events)
         commits = self._writing()
-        fresh, last_seq = commits.run(lambda connection: log.insert(connection, rows, self._files))
+        fresh, last_seq = commits.run(rows)
         accepted = [row[0] for row, is_fresh in zip(rows, fresh, strict=True) if is_fresh]
         duplicates = [row[0] for row, is_fresh in zip(rows, fresh, strict=True) if not is_fresh]
         return Appended(accepted, duplicates, last_seq)
@@ -129,8 +136,7 @@ class SqliteStore(Store):
         commits = self._writing()
         with self._bulk:
             if table.height < SEGMENT_MIN_ROWS:
-                rows = table.rows()
-                fresh, last_seq = commits.run(lambda connection: log.insert(connection, rows, self._files))
+                fresh, last_seq = commits.run(table.rows())
                 mask = np.array(fresh, np.bool_)
             else:
                 mask, last_seq = self._append_segment(table, commits)
@@ -265,7 +271,22 @@ class SqliteStore(Store):
             problems = [f"{self.folder / database.FILE}: {text}" for (text,) in rows if text != "ok"]
             return problems + self._files.verify(connection)
 
-    def _append_segment(self, table: pl.DataFrame, commits: GroupCommit[Job]) -> tuple[Mask, int]:
+    def _transact(self, works: Sequence[Work]) -> list[Any]:
+        """Does what waits in one transaction; events that wait one after the other are inserted together."""
+        jobs, sizes = [], []
+        for is_rows, some in groupby(works, lambda work: isinstance(work, list)):
+            group = list(some)
+            if is_rows:
+                rows = [row for batch in group for row in batch]
+                jobs.append(partial(log.insert, rows=rows, files=self._files))
+                sizes.append([len(batch) for batch in group])
+            else:
+                jobs += group
+                sizes += [None] * len(group)
+        results = transact(self._writer_connection, self.folder, self._files.reload, jobs)
+        return [part for result, lengths in zip(results, sizes, strict=True) for part in _parted(result, lengths)]
+
+    def _append_segment(self, table: pl.DataFrame, commits: GroupCommit[Work]) -> tuple[Mask, int]:
         """Which rows were new, and the log's newest seq. Only one thread at a time may be here."""
         ids = table["event_id"]
         hashes = hash_ids(ids)
@@ -300,7 +321,7 @@ class SqliteStore(Store):
 
         return commit
 
-    def _writing(self) -> GroupCommit[Job]:
+    def _writing(self) -> GroupCommit[Work]:
         if self._commits is None:
             raise CallerError(
                 "The store was opened for reading.", where=str(self.folder), next_step="Open it with SqliteStore.open."
@@ -354,3 +375,12 @@ def transact(
                 after_rollback(connection)
             raise
     return results
+
+
+def _parted(result: Any, lengths: list[int] | None) -> list[Any]:
+    """What each batch of a group is told of the one insert; other work's result is its own."""
+    if lengths is None:
+        return [result]
+    fresh, last_seq = result
+    ends = list(accumulate(lengths))
+    return [(fresh[end - length : end], last_seq) for length, end in zip(lengths, ends, strict=True)]

@@ -23,6 +23,7 @@ from typing import Any, Self
 import polars as pl
 
 from endcap.core.types import Event, Item
+from endcap.data.commits import GroupCommit
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ class Store(ABC):
     def close(self) -> None:
         """Commit what is waiting and let go of files and connections. Closing twice is harmless."""
 
+    @property
+    @abstractmethod
+    def commits(self) -> GroupCommit[Any] | None:
+        """The thread that writes, with its counts; None where the store was opened for reading."""
+
     @abstractmethod
     def append(self, events: Sequence[Event]) -> Appended:
         """Record events durably. Those whose event_id is recorded already are left out and named in the answer.
@@ -82,7 +88,7 @@ class Store(ABC):
     @abstractmethod
     def append_table(self, frame: pl.DataFrame) -> AppendedTable:
         """Record a table with the columns of `tables.EVENTS` durably; all of it becomes visible at one moment (on
-        Postgres in steps of 100,000 rows, so that nobody who writes beside it waits long).
+        Postgres in steps of 50,000 rows, so that nobody who writes beside it waits long).
 
         Rows without event_id get a fresh one. A row whose event_id came earlier, in this table or in the store, is
         returned in `duplicates` for the caller to quarantine. Columns that EVENTS does not have are not kept.

@@ -86,10 +86,7 @@ class ItemTable:
 
     def texts(self, fields: Sequence[Worded] = NAMED) -> list[str]:
         """Those fields of each item in words, one after the other; what is empty is passed over."""
-        said = {name: pl.col(name) for name in get_args(Worded)} | {"categories": pl.col("categories").list.join(", ")}
-        parts = [pl.when(said[name].str.len_bytes() > 0).then(said[name]) for name in fields]
-        text = pl.concat_str(parts, separator=". ", ignore_nulls=True).fill_null("").str.strip_chars(". ")
-        return self.frame.select(text).to_series().to_list()
+        return _texts(self.frame, fields)
 
     def categories_of(self, item: int) -> Sequence[str]:
         """The category path of one item."""
@@ -129,7 +126,7 @@ class ItemTable:
         if place == UNKNOWN and len(self.ids) >= self.frame.height:
             raise ValueError("there is no room for another item")
         place = len(self.ids) if place == UNKNOWN else place
-        row = _filled(conform(pl.DataFrame([msgspec.to_builtins(item) | {"attributes": "{}"}]), ITEMS))
+        row = _frame_of([item])
         for level, text in CODED.items():
             getattr(self, level)[place] = self._code(level, row.select(text).item())
         self.price[place] = np.nan if item.price is None else item.price
@@ -163,6 +160,24 @@ class ItemTable:
     @classmethod
     def load(cls, path: Path) -> ItemTable:
         return cls.build(pl.read_parquet(path))
+
+
+def texts_of(items: Sequence[Item], fields: Sequence[Worded] = NAMED) -> list[str]:
+    """As `ItemTable.texts`, of items that are in no table."""
+    return _texts(_frame_of(items), fields)
+
+
+def _texts(frame: pl.DataFrame, fields: Sequence[Worded]) -> list[str]:
+    said = {name: pl.col(name) for name in get_args(Worded)} | {"categories": pl.col("categories").list.join(", ")}
+    parts = [pl.when(said[name].str.len_bytes() > 0).then(said[name]) for name in fields]
+    text = pl.concat_str(parts, separator=". ", ignore_nulls=True).fill_null("").str.strip_chars(". ")
+    return frame.select(text).to_series().to_list()
+
+
+def _frame_of(items: Sequence[Item]) -> pl.DataFrame:
+    """Without their attributes."""
+    rows = [msgspec.to_builtins(item) | {"attributes": "{}"} for item in items]
+    return _filled(conform(pl.DataFrame(rows), ITEMS))
 
 
 def _filled(items: pl.DataFrame) -> pl.DataFrame:

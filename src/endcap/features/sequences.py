@@ -41,6 +41,10 @@ class History:
         """The events strictly earlier than `ts_ms`."""
         return self.take(slice(0, int(np.searchsorted(self.ts_ms, ts_ms, side="left"))))
 
+    def within(self, n_items: int) -> History:
+        """The events on the first so many items."""
+        return self if not len(self) or int(self.items.max()) < n_items else self.take(self.items < n_items)
+
     def kept(self, n: int) -> History:
         """The newest `n` purchases and the newest `n` other events, so that browsing does not push orders out."""
         if len(self) <= n:

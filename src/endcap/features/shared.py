@@ -2,7 +2,8 @@
 
 One Redis hash for each release, `{prefix}:state:{release}`:
     seq          how far the log is folded in
-    u:{user}     what the user did since the release, rows of `ROW` in the order in which they became the user's
+    u:{user}     what the user did since the release, rows of `ROW` in the order in which they became the user's; items
+                 that the release does not have stand as `late_code`, which each worker reads by its own catalogue
     s:{session}  the user of the session's latest login since the release
 
 A stretch of the log is folded in by one script, and only if the watermark is where the stretch starts; so every event
@@ -13,6 +14,7 @@ date from the log. Views of releases that no longer answer expire.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from threading import Lock, Thread
 from typing import Any, cast
@@ -54,6 +56,7 @@ class SharedStates:
     ) -> None:
         self._link, self._key = link, f"{prefix}:state:{release}"
         self._histories, self._items, self._base_seq = histories, items, base_seq
+        self._late, self._known_items = Late(len(items)), len(items)
         self._script = link.client.register_script(_FOLD)
         self._building = Lock()
 
@@ -106,7 +109,7 @@ class SharedStates:
             seq, login, rows = self._fields(SEQ, f"s:{session}", f"u:{asked}")
             if session is not None:
                 owner = login.decode() if login is not None else self._histories.logins.of(session) or user_id
-        history = joined(self._histories.of(owner), rows or b"")
+        history = self._late.resolved(joined(self._histories.of(owner), rows or b""), self._items)
         is_known = rows is not None or owner in self._histories.users
         return Known(owner, history, is_known, self._base_seq if seq is None else int(seq))
 
@@ -129,7 +132,7 @@ class SharedStates:
         if (self._base_seq if at is None else int(at)) != start:
             return False
         users_of = {session: login.decode() for session, login in zip(sessions, logins, strict=True) if login}
-        fold = _StretchFold(self._histories, self._items, users_of)
+        fold = _StretchFold(self._histories, self._items, self._known_items, users_of)
         touched = fold.touched(events)
         rows = self._fields(*(f"u:{user}" for user in touched)) if touched else []
         fold.rows = {user: bytearray(row) for user, row in zip(touched, rows, strict=True) if row is not None}
@@ -151,8 +154,8 @@ class _StretchFold(Fold):
     """Folds a stretch into the fields it touches. rows: user -> packed rows. changed, logged_in: users and sessions
     whose fields are to be written."""
 
-    def __init__(self, histories: Histories, items: Vocabulary, users_of: dict[str, str]) -> None:
-        self._histories, self._items, self.users_of = histories, items, users_of
+    def __init__(self, histories: Histories, items: Vocabulary, known: int, users_of: dict[str, str]) -> None:
+        self._histories, self._items, self._known, self.users_of = histories, items, known, users_of
         self.rows: dict[str, bytearray] = {}
         self.changed: dict[str, None] = {}
         self.logged_in: dict[str, None] = {}
@@ -184,15 +187,41 @@ class _StretchFold(Fold):
 
     def _add(self, owner: str, event: Event) -> None:
         item, kind = self._items.position(event.item_id), event.event_type.code
-        if item == UNKNOWN or kind not in REMEMBERED_CODES:
+        if event.item_id is None or kind not in REMEMBERED_CODES:
             self._append(owner, b"")
             return
+        if item == UNKNOWN or item >= self._known:
+            item = late_code(event.item_id)
         row = np.array((item, kind, event.ts_ms, basket_key(event.session_id, event.ts_ms)), ROW)
         self._append(owner, row.tobytes())
 
     def _append(self, owner: str, rows: bytes) -> None:
         self.rows.setdefault(owner, bytearray()).extend(rows)
         self.changed[owner] = None
+
+
+class Late:
+    """Where items stand that the release does not have: known is how many it has. Positions behind these differ from
+    worker to worker, so what is shared names such items otherwise."""
+
+    def __init__(self, known: int) -> None:
+        self._read, self._position = known, dict[int, int]()
+
+    def resolved(self, history: History, items: Vocabulary) -> History:
+        """The history with positions for codes; without what no catalogue has yet."""
+        if not len(history) or int(history.items.min()) >= 0:
+            return history
+        for place in range(self._read, len(items)):
+            self._position[late_code(items.ids[place])] = place
+            self._read = place + 1
+        found = [self._position.get(item, UNKNOWN) if item < 0 else item for item in history.items.tolist()]
+        resolved = History(np.array(found, np.int32), history.kinds, history.ts_ms, history.baskets)
+        return resolved.take(resolved.items != UNKNOWN)
+
+
+def late_code(item_id: str) -> int:
+    """Below UNKNOWN, within int32. That two items share one is as rare as that 30 bits agree."""
+    return UNKNOWN - 1 - (zlib.crc32(item_id.encode()) >> 2)
 
 
 def joined(base: History, rows: bytes) -> History:

@@ -19,6 +19,10 @@ class WideVectors:
         self._index, self._known = index, known
         self._rows, self._until = np.zeros((room, dim), np.float32), 0
 
+    def take_over(self, before: WideVectors) -> None:
+        """What was known with less room."""
+        self._rows[: len(before._rows)], self._until = before._rows, before._until
+
     def put(self, place: int, vector: Float32Array) -> None:
         """vector: float32 [dim] of the item at a position behind the known ones."""
         self._rows[place - self._known] = vector

@@ -14,6 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from endcap.core.faults import origin
 from endcap.core.protocols import BulkSource, CandidateSource
 from endcap.core.ranking import best_positions, distinct
 from endcap.core.types import Candidates, Context, Evidence, Float32Array, Int32Array
@@ -140,7 +141,7 @@ def _weigh(
     except Exception as error:
         if failed is None:
             raise
-        LOG.exception("The source %s failed; the slate does without it.", source.name)
+        LOG.error("The source %s failed; the slate does without it: %s", source.name, origin(error))
         failed[source.name] = error
         return [SILENT] * len(contexts)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from endcap.core.faults import origin
 from endcap.core.protocols import CandidateSource
 from endcap.core.types import Candidates, Context, Reason
 
@@ -100,8 +101,8 @@ class Explainer:
     def _ask(self, source: CandidateSource, context: Context, item: int) -> Reason | None:
         try:
             return source.explain(context, item)
-        except Exception:  # a slate without this reason beats no slate
-            LOG.exception("The source %s could not give a reason.", source.name)
+        except Exception as error:  # a slate without this reason beats no slate
+            LOG.error("The source %s could not give a reason: %s", source.name, origin(error))
             return None
 
     def sentence(self, reason: Reason, item: int, locale: str) -> str:

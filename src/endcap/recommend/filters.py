@@ -138,7 +138,8 @@ class NotShown:
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if query.after is None:
             return np.ones(len(items), np.bool_)
-        hashes = item_hashes(self._ids.ids[item] for item in items.tolist())
+        ids = self._ids.ids
+        hashes = item_hashes(ids[item] if item < len(ids) else "" for item in items.tolist())  # "": a row still blank
         return ~np.isin(hashes, _shown(query.after))
 
 

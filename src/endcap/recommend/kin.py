@@ -39,6 +39,11 @@ class Kin:
             self.like[place], self.near[place] = like, near
         self.until = max(self.until, place + 1)
 
+    def take_over(self, before: Kin) -> None:
+        """What was known with less room."""
+        self.like[: len(before.like)], self.near[: len(before.near)] = before.like, before.near
+        self.until = before.until
+
     def through(self, context: Context) -> Context:
         """The context with every new item replaced by the one that stands for it, or left out."""
         newest = max(int(part.max(initial=0)) for part in (context.items, context.cart, context.session))

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from endcap.core.faults import origin
 from endcap.core.protocols import CandidateSource, Filter, Scorer, Selector
 from endcap.core.types import (
     Candidates,
@@ -139,10 +140,12 @@ class Pipeline:
         stages.done("selection")
         return tuple(slate), tuple(ranked.degraded)
 
-    def put(self, place: int, title: str) -> None:
-        """Take over what the table says of an item now, which has been put there."""
+    def put(self, place: int, title: str, text: str) -> None:
+        """Take over what the table says of an item now, which has been put there. text: what a judge reads of it."""
         self._titles[place] = title
         self.hydrator.put(place)
+        if self.second_look is not None:
+            self.second_look.put(place, text)
 
     def plain(self, code: str, locale: str) -> str:
         """A reason that names nothing, in words."""
@@ -175,7 +178,7 @@ class Pipeline:
             except (
                 Exception
             ) as error:  # a slate in the sources' own order beats no slate; the answer and the log say so
-                LOG.exception("The ranker failed; the slate is in the order of rank fusion.")
+                LOG.error("The ranker failed; the slate is in the order of rank fusion: %s", origin(error))
                 degraded["ranker"] = error
         scores = RankFusion().score(np.empty((0, 0), np.float32), candidates)
         stages.done("score")
@@ -196,7 +199,7 @@ class Pipeline:
                 seen = self.second_look.look(context, one.items, one.scores)
                 found.append(one if seen is None else _reordered(one, *seen))
         except Exception as error:  # the ranker's order is the next best answer
-            LOG.exception("The judge failed; the slate is in the ranker's order.")
+            LOG.error("The judge failed; the slate is in the ranker's order: %s", origin(error))
             degraded["judge"] = error
             return ranked
         stages.costs.learn("judge", stages.done("judge"))

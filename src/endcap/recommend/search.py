@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.errors import CallerError, DataError
+from endcap.core.faults import origin
 from endcap.core.protocols import CandidateSource, Encoder, Filter, VectorIndex
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Query
 from endcap.features.words import words_of
@@ -66,6 +67,30 @@ class Searcher:
         self.encoder, self.vectors, self.words, self.sights = encoder, vectors, words, sights
         self.filters, self.personal = tuple(filters), personal
         self._said_of: set[str] = set()
+
+    def widened(
+        self,
+        filters: Sequence[Filter],
+        personal: Personal,
+        vectors: VectorIndex | None,
+        words: WideWords,
+    ) -> Searcher:
+        """The same with other indexes, of items that came later too. Pictures of these are not searched."""
+        return Searcher(
+            encoder=self.encoder,
+            vectors=vectors,
+            words=words,
+            filters=filters,
+            personal=personal,
+            sights=self.sights,
+        )
+
+    def nearest(self, vector: Float32Array) -> tuple[int, float]:
+        """The item whose words mean what a vector does most, and the cosine. ValueError without vectors."""
+        if self.vectors is None:
+            raise ValueError("there are no vectors to search")
+        items, scores = self.vectors.search(vector, 1)
+        return int(items[0]), float(scores[0])
 
     def text(self, query: Query, context: Context, text: str) -> Found:
         """Items for words that were typed or spoken."""
@@ -186,7 +211,7 @@ class Searcher:
         """In the log, for whoever runs the server: the first time that a way fails with all, then no more."""
         if way not in self._said_of:
             self._said_of.add(way)
-            LOG.warning("Search goes on without %s: %s", way, error, exc_info=error)
+            LOG.warning("Search goes on without %s: %s", way, origin(error))
 
 
 def by_sources(sources: Sequence[CandidateSource], weights: Sequence[float]) -> Personal:

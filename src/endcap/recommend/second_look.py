@@ -51,7 +51,11 @@ class SecondLook:
 
     def __init__(self, judge: Judge, texts: Sequence[str], weights: Weights) -> None:
         """texts: of every item of the catalogue, "" where there is none."""
-        self.judge, self.weights, self._texts = judge, weights, texts
+        self.judge, self.weights, self._texts = judge, weights, list(texts)
+
+    def put(self, place: int, text: str) -> None:
+        """Take over what an item is called now."""
+        self._texts[place] = text
 
     def look(
         self, context: Context, items: Int32Array, scores: Float32Array

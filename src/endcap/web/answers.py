@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from time import perf_counter
 
 import msgspec
@@ -35,8 +36,9 @@ async def in_turn(request: Request, shop: Shop, work: Callable[[], bytes], body:
     """What the work gives, as a JSON answer; with an `Idempotency-Key`, what it gave when the key first came. body: of
     the request, as far as it says what is asked."""
     key, loop = request.headers.get("idempotency-key"), asyncio.get_running_loop()
+    known = copy_context()  # of the request, such as its id in what is logged
     if key is None:
-        return Response(await loop.run_in_executor(request.app.state.answers, work), media_type=JSON)
+        return Response(await loop.run_in_executor(request.app.state.answers, known.run, work), media_type=JSON)
     if not IDEMPOTENCY_KEY.fullmatch(key):
         raise CallerError(
             "The key is empty, longer than 256 characters, or not plain ASCII.",
@@ -46,7 +48,7 @@ async def in_turn(request: Request, shop: Shop, work: Callable[[], bytes], body:
     scope = request.scope
     asked = fingerprint(scope["method"].encode(), scope["path"].encode(), scope["query_string"], body)
     content, is_again = await loop.run_in_executor(
-        request.app.state.answers, lambda: once(shop.memory, key, asked, work)
+        request.app.state.answers, known.run, lambda: once(shop.memory, key, asked, work)
     )
     return Response(content, media_type=JSON, headers={"Idempotent-Replayed": "true"} if is_again else None)
 

@@ -1,4 +1,4 @@
-"""What handlers ask for: the shop that `create_app` was given, a body of JSON, a query string without surprises.
+"""What handlers ask for: the shop that the request reaches, a body of JSON, a query string without surprises.
 
 Handlers and this are `async` and call the shop with `run_in_threadpool`: what FastAPI does for plain functions takes
 three turns through other threads instead of one.
@@ -16,7 +16,8 @@ from endcap.web.problems import NotMediaError
 
 
 async def shop_of(request: Request) -> Shop:
-    shop: Shop = request.app.state.shop
+    """The shop that the request may reach, as its key says; the only one where no key is needed."""
+    shop: Shop = request.state.shop
     return shop
 
 
@@ -35,6 +36,11 @@ async def media_declared(request: Request) -> Literal["image", "audio"]:
         where="Content-Type",
         next_step="Send the header Content-Type: image/jpeg or audio/wav.",
     )
+
+
+async def json_declared(request: Request) -> None:
+    """For routes whose body FastAPI reads, and for those that need none but change something."""
+    decoding.json_declared(request)
 
 
 async def no_parameters(request: Request) -> None:

@@ -64,6 +64,14 @@ def problem_response(
     return JSONResponse({"error": error, **rest}, status, headers)
 
 
+def endcap_problem(error: EndcapError, request_id: str) -> JSONResponse:
+    """The answer to an error of ours; what is our fault is logged."""
+    if error.http_status >= 500:
+        LOG.error("Request %s: %s", request_id, error)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyError) else None
+    return problem_response(error.http_status, error.what, error.where, error.next_step, headers)
+
+
 def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(EndcapError, _endcap_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -78,14 +86,13 @@ def sentence(errors: list[Any]) -> str:
 
 async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EndcapError)
-    if error.http_status >= 500:
-        LOG.error("Request %s: %s", request.state.request_id, error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyError) else None
-    return problem_response(error.http_status, error.what, error.where, error.next_step, headers)
+    request.state.error = type(error).__name__
+    return endcap_problem(error, request.state.request_id)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    request.state.error = type(error).__name__
     found = error.errors()
     if found and found[0]["type"] == "json_invalid":
         return problem_response(422, f"The body is not JSON: {found[0]['ctx']['error']}.", "body", JSON_NEXT_STEP)

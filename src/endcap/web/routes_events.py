@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -35,11 +37,14 @@ async def record_events(request: Request, shop: ShopDep) -> Response:
     """
     no_parameters(request)
     json_declared(request)
-    return await run_in_threadpool(_record, shop, await request.body())
+    return await run_in_threadpool(_record, shop, await request.body(), request.state.owe)
 
 
-def _record(shop: Shop, body: bytes) -> Response:
-    parsed = parse_events(body, shop.clock())
+def _record(shop: Shop, body: bytes, owe: Callable[[int], None]) -> Response:
+    parsed = parse_events(body, shop.clock(), shop.config.limits.max_batch)
+    owe(len(parsed.events) + len(parsed.rejected))
+    if parsed.rejected and shop.watch is not None:
+        shop.watch.refused([""] * len(parsed.rejected))
     if not parsed.events:
         return _all_wrong(parsed.rejected)
     appended = shop.record(*parsed.events)

@@ -48,9 +48,11 @@ class ReadyAnswer(BaseModel):
     """Whether a release is loaded and answers, and what it answers without."""
 
     ready: bool
-    release: str | None = Field(description="The release that answers.")
-    items: int
-    users: int = Field(description="Shoppers in the release.")
-    last_seq: int = Field(description="Number of the newest event in the log.")
+    release: str | None = Field(None, description="The release that answers.")
+    items: int | None = None
+    users: int | None = Field(None, description="Shoppers in the release.")
+    last_seq: int | None = Field(None, description="Number of the newest event in the log.")
     problem: str = Field(description="Why it is not ready, or what is wrong.")
-    degraded: list[str] = Field(description="What answers do without now: release, event_log, online_state.")
+    degraded: list[str] | None = Field(
+        None, description="What answers do without now: release, event_log, online_state."
+    )

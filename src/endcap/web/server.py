@@ -6,8 +6,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -16,11 +17,26 @@ from starlette.concurrency import run_in_threadpool
 
 from endcap import __version__
 from endcap.app.runtime import Shop
+from endcap.app.tenants import Tenants
 from endcap.core.errors import CallerError
-from endcap.web import routes_docs, routes_events, routes_health, routes_recommendations, routes_search, routes_users
+from endcap.web import (
+    metrics,
+    routes_admin,
+    routes_docs,
+    routes_events,
+    routes_health,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+)
+from endcap.web.access import Access
 from endcap.web.answers import answer_threads
+from endcap.web.bodies import Bodies
+from endcap.web.document import completed
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
+from endcap.web.metrics import Measured, Metrics, watching
 from endcap.web.openapi import with_messages
+from endcap.web.origins import Origins
 from endcap.web.problems import add_error_handlers
 
 if TYPE_CHECKING:
@@ -30,13 +46,26 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 LOG = logging.getLogger(__name__)
-ROUTES = (routes_events, routes_recommendations, routes_search, routes_users, routes_health, routes_docs)
+ROUTES = (
+    routes_events,
+    routes_recommendations,
+    routes_search,
+    routes_users,
+    routes_admin,
+    routes_health,
+    metrics,
+    routes_docs,
+)
 GRACE_S = 10
 MAX_PORT = 65535
 
 
-def create_app(shop: Shop) -> FastAPI:
-    """The HTTP interface of a shop. Whoever opened the shop closes it."""
+def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
+    """The HTTP interface of one shop, or of several, of which a request reaches the one that its key is of. Whoever
+    opened a shop closes it.
+
+    keys_required: also while the shop has no key. Several shops always need them.
+    """
     app = FastAPI(
         title="Endcap",
         version=__version__,
@@ -46,45 +75,70 @@ def create_app(shop: Shop) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.shop, app.state.media, app.state.answers = shop, {}, answer_threads()
+    app.state.tenants = Tenants(shops, keys_required=keys_required)
+    app.state.metrics = Metrics()
+    app.state.media, app.state.answers = {}, answer_threads()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
+    app.add_middleware(Bodies)
+    app.add_middleware(Access, app.state.tenants)
+    if shops[0].config.serve.origins:
+        app.add_middleware(Origins, shops[0].config.serve.origins)
     app.add_middleware(Guard)
+    app.add_middleware(Measured, metrics=app.state.metrics)  # the last that is added is the first that a request meets
     for routes in ROUTES:
         app.include_router(routes.router)
     generate = app.openapi
-    app.openapi = lambda: with_messages(generate())  # type: ignore[method-assign]
+    most = shops[0].config.limits.max_batch
+    app.openapi = cache(lambda: completed(with_messages(generate()), most))  # type: ignore[method-assign]
     return app
 
 
 def serve(
-    shop: Shop, host: str | None = None, port: int | None = None, announce: Callable[[str], None] = LOG.info
+    shop: Shop,
+    host: str | None = None,
+    port: int | None = None,
+    announce: Callable[[str], None] = LOG.info,
+    *,
+    beside: Sequence[Shop] = (),
 ) -> None:
     """Answer requests until SIGINT or SIGTERM, then finish what was begun and return.
 
     host, port: default to the shop's config; port 0 takes a free one. announce: is told the base URL once requests are
-    taken. CallerError for an address that others can reach, as there are no keys yet to tell them apart, and for a
-    port that is taken.
+    taken. beside: further shops, each reached by its own keys. CallerError for an address that others can reach while
+    there are no keys to tell callers apart, for several shops one of which has none, and for a port that is taken.
     """
-    listener = listen(host or shop.config.serve.host, shop.config.serve.port if port is None else port)
-    server = _Server(settings(served(shop)), lambda: announce(url_of(listener)))
+    is_keyed = bool(shop.keys.known())
+    app = served(shop, *beside, keys_required=is_keyed)
+    wanted = shop.config.serve
+    listener = listen(host or wanted.host, wanted.port if port is None else port, is_keyed=is_keyed)
+    config = settings(app, wanted.trusted_proxies)
+    server = _Server(config, lambda: announce(url_of(listener)))
     with listener, _stopping(server):
         server.run(sockets=[listener])
 
 
-def served(shop: Shop) -> ASGIApp:
-    """The interface as the server runs it, with what depends on who can reach it."""
-    return LoopbackOnly(create_app(shop))
+def served(*shops: Shop, keys_required: bool) -> ASGIApp:
+    """The interface as the server runs it, with what depends on who can reach it.
+
+    CallerError for shops that share a key, and for one that nobody could reach.
+    """
+    app = create_app(*shops, keys_required=keys_required)
+    app.state.tenants.check()
+    return app if keys_required else LoopbackOnly(app)
 
 
-def settings(app: Callable[..., Any], **further: Any) -> uvicorn.Config:
-    """How uvicorn runs an application. further: of its own settings."""
+def settings(app: Callable[..., Any], trusted_proxies: Sequence[str] = (), **further: Any) -> uvicorn.Config:
+    """How uvicorn runs an application. trusted_proxies: whose X-Forwarded-For is believed. further: of its own
+    settings."""
     return uvicorn.Config(
         app,
+        log_config=None,  # what it has to say goes the way of everything that is logged
         log_level="warning",
         access_log=False,  # it would keep who looked at what
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
@@ -92,9 +146,9 @@ def settings(app: Callable[..., Any], **further: Any) -> uvicorn.Config:
     )
 
 
-def free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int, *, is_keyed: bool = False) -> int:
     """A port that can be had at this moment: the one given, or any for 0. CallerError where there is none."""
-    with listen(host, port) as listener:
+    with listen(host, port, is_keyed=is_keyed) as listener:
         found: int = listener.getsockname()[1]
     return found
 
@@ -113,10 +167,12 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the release before the first request rather than during it."""
-    health = await run_in_threadpool(app.state.shop.health)
-    if not health.ready:
-        LOG.warning("Not ready: %s", health.problem)
-    yield
+    for shop in app.state.tenants.shops:
+        health = await run_in_threadpool(shop.health)
+        if not health.ready:
+            LOG.warning("Not ready: %s", health.problem)
+    async with watching(app.state.tenants.shops, app.state.metrics):
+        yield
     app.state.answers.shutdown(wait=False)
 
 
@@ -138,12 +194,12 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    if not is_loopback(host):
+def listen(host: str, port: int, *, is_keyed: bool) -> socket.socket:
+    if not is_keyed and not is_loopback(host):
         raise CallerError(
             f"{host} can be reached from other machines, and there are no API keys yet to tell callers apart.",
             where="host",
-            next_step="Use 127.0.0.1; where others need it, put a proxy that checks who calls in front.",
+            next_step="Make one with `endcap keys create`, or use 127.0.0.1.",
         )
     if not 0 <= port <= MAX_PORT:
         raise CallerError(

@@ -23,11 +23,11 @@ class Parsed:
     rejected: list[Rejected]
 
 
-def parse_events(body: bytes, now_ms: int) -> Parsed:
+def parse_events(body: bytes, now_ms: int, max_batch: int = MAX_BATCH) -> Parsed:
     """body: one event object, or `{"events": [...]}`. CallerError where it is neither."""
     events: list[Event] = []
     rejected: list[Rejected] = []
-    for position, given in enumerate(_objects(body)):
+    for position, given in enumerate(_objects(body, max_batch)):
         try:
             made = _events_of(message(given, EventIn), now_ms)
             for event in made:
@@ -38,7 +38,7 @@ def parse_events(body: bytes, now_ms: int) -> Parsed:
     return Parsed(events, rejected)
 
 
-def _objects(body: bytes) -> list[Any]:
+def _objects(body: bytes, max_batch: int) -> list[Any]:
     given = json_object(body)
     if "events" not in given:
         return [given]
@@ -49,9 +49,9 @@ def _objects(body: bytes) -> list[Any]:
             where="events",
             next_step='Send an event or {"events": [...]}.',
         )
-    if len(batch) > MAX_BATCH:
+    if len(batch) > max_batch:
         raise CallerError(
-            f"A batch of {len(batch)} events is too large.", where="events", next_step=f"Send at most {MAX_BATCH}."
+            f"A batch of {len(batch)} events is too large.", where="events", next_step=f"Send at most {max_batch}."
         )
     return batch
 

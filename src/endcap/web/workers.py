@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
+from endcap.app.logs import configure
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.server import listen, served, settings, url_of
@@ -19,24 +21,27 @@ START_S = 60  # a worker reads its libraries and its release before it says that
 
 
 def serve_workers(
-    folder: Path, workers: int, host: str | None, port: int | None, announce: Callable[[str], None]
+    folders: Sequence[Path], workers: int, host: str | None, port: int | None, announce: Callable[[str], None]
 ) -> None:
-    """As `server.serve`, by several processes; each opens the workspace for itself.
+    """As `server.serve`, by several processes; each opens the workspaces for itself.
 
-    CallerError where the store takes one writing process only.
+    CallerError where a store takes one writing process only.
     """
-    with Shop.open(folder) as shop:  # what is wrong is said here, once, and not by each worker again and again
-        if not shop.takes_many_writers:
-            raise CallerError(
-                f"{workers} workers cannot record side by side on SQLite, which has one writer.",
-                where="workers",
-                next_step="Keep the store on Postgres ([store] url), or serve with one worker.",
-            )
-        host, port = host or shop.config.serve.host, shop.config.serve.port if port is None else port
-    with listen(host, port) as listener:
-        app = partial(_opened, folder)
-        config = settings(app, factory=True, workers=workers, timeout_worker_healthcheck=START_S)
-        _Workers(config, listener, announce).run()
+    with ExitStack() as opened:  # what is wrong is said here, once, and not by each worker again and again
+        shops = [opened.enter_context(Shop.open(folder)) for folder in folders]
+        for shop in shops:
+            if not shop.takes_many_writers:
+                raise CallerError(
+                    f"{workers} workers cannot record side by side on SQLite, which has one writer.",
+                    where="workers",
+                    next_step="Keep the store on Postgres ([store] url), or serve with one worker.",
+                )
+        is_keyed, wanted = bool(shops[0].keys.known()), shops[0].config.serve
+        served(*shops, keys_required=is_keyed)
+    with listen(host or wanted.host, wanted.port if port is None else port, is_keyed=is_keyed) as listener:
+        app = partial(_opened, tuple(folders), is_keyed)
+        further = {"factory": True, "workers": workers, "timeout_worker_healthcheck": START_S}
+        _Workers(settings(app, wanted.trusted_proxies, **further), listener, announce).run()
 
 
 class _Workers(Multiprocess):
@@ -51,16 +56,19 @@ class _Workers(Multiprocess):
             self._announce = None
 
 
-def _opened(folder: Path) -> ASGIApp:
-    """A worker's application, which closes the shop when it ends."""
-    shop = Shop.open(folder)
-    app = served(shop)
+def _opened(folders: Sequence[Path], is_keyed: bool) -> ASGIApp:
+    """A worker's application, which closes the shops when it ends. is_keyed: as it was when the socket was opened, for
+    one that others can reach must never be served without keys, whatever becomes of the file."""
+    opened = ExitStack()
+    shops = [opened.enter_context(Shop.open(folder)) for folder in folders]
+    configure(shops[0].config.log)
+    app = served(*shops, keys_required=is_keyed)
 
     async def closing(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
         finally:
             if scope["type"] == "lifespan":
-                shop.close()
+                opened.close()
 
     return closing

@@ -1,0 +1,1 @@
+"""What a running shop tells those who watch over it."""
