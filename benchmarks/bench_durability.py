@@ -15,18 +15,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+from tests.servers import PostgresServer, RedisServer, missing_postgres, missing_redis
 
-from benchmarks.beside import Beside, postgres, redis
 from benchmarks.faults import kill_beside, kill_servers
 from benchmarks.load import READ, Found, Plan, drive, driving, percentiles, post
 from benchmarks.requests import EVENTS, PATH, events
@@ -34,9 +35,7 @@ from benchmarks.run import tell
 from benchmarks.scale_data import Size, made
 from benchmarks.served import LOCAL, ROOT, Served, endcap_served
 from endcap import Shop
-from endcap.app.config import Config
 from endcap.core.artifacts import ReleaseStore
-from endcap.core.errors import MissingExtraError
 from endcap.web.server import free_port
 
 SHOP = Size(items=2_000, users=1_500, events=18_000, qualifiers=1)
@@ -102,7 +101,9 @@ def _rates(folder: Path, length: Length) -> Figures:
     written = events(shop.users, shop.items, 5000)
     with endcap_served(shop.workspace) as server:
         for name, clients, batch in (("batched", 4, 500), ("single", 32, 1)):
-            plan = Plan(port=server.port, clients=clients, seconds=length.seconds, writes=1.0, write=EVENTS, batch=batch)
+            plan = Plan(
+                port=server.port, clients=clients, seconds=length.seconds, writes=1.0, write=EVENTS, batch=batch
+            )
             found = drive(msgspec.structs.replace(plan, events=written, names=name))
             figures[f"events_per_s_{name}"] = batch * found.rate
             figures[f"failed_{name}"] = found.failed
@@ -133,32 +134,45 @@ def _killed(folder: Path, length: Length) -> Figures:
 
 
 def _killed_redis(folder: Path, length: Length) -> Figures:
-    return _killed_beside(redis, "state", folder, length, "_redis")
+    return _killed_beside(RedisServer, missing_redis(), "ENDCAP_STATE_URL", folder, length)
 
 
 def _killed_postgres(folder: Path, length: Length) -> Figures:
-    return _killed_beside(postgres, "store", folder, length, "_postgres")
+    return _killed_beside(PostgresServer, missing_postgres(), "ENDCAP_STORE_URL", folder, length)
 
 
 def _killed_beside(
-    server: Callable[[], AbstractContextManager[Beside]], section: str, folder: Path, length: Length, end: str
+    kind: type[RedisServer | PostgresServer], missing: str, variable: str, folder: Path, length: Length
 ) -> Figures:
-    """Nothing, with a word why, where there is no such server, or no setting for one."""
-    if section not in Config.model_fields:
-        print(f"There is no [{section}] to set.")
+    """Nothing, with a word why, where there is no such server. variable: tells Endcap of it."""
+    if missing:
+        print(f"Left out: {missing}.")
         return {}
-    try:
-        with server() as beside:
-            shop, port = small_shop(folder), free_port(LOCAL, 0)
-            damage = kill_beside(
-                shop.workspace, shop.users, shop.items, beside.restart, times=length.kills_beside, port=port
-            )
-    except MissingExtraError as error:
-        print(error)
-        return {}
+    with kind() as server, told(variable, server.url):
+        shop, port = small_shop(folder), free_port(LOCAL, 0)
+
+        def restart() -> None:
+            server.kill()
+            server.start()
+
+        damage = kill_beside(shop.workspace, shop.users, shop.items, restart, times=length.kills_beside, port=port)
     for problem in damage.torn:
         print(problem)
+    end = "_redis" if kind is RedisServer else "_postgres"
     return damage.figures(end) | {f"stale{end}": damage.stale}
+
+
+@contextmanager
+def told(variable: str, value: str) -> Iterator[None]:
+    """The variable is set for this process, and those that it starts, until the block is left."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+        if before is not None:
+            os.environ[variable] = before
 
 
 def _swapped(folder: Path, length: Length) -> Figures:

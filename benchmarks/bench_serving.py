@@ -23,12 +23,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ from benchmarks.peers.als_beside import als_served
 from benchmarks.recall import recall_at_100
 from benchmarks.requests import EVENTS, PATH, events, plain_reads, reads
 from benchmarks.scale_shop import ScaleShop, scale_shop
-from benchmarks.served import LOCAL, Served, endcap_served
+from benchmarks.served import Served, endcap_served
 from benchmarks.wrk import wrk_rate
 from endcap.core.errors import CallerError
 

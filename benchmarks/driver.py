@@ -53,7 +53,8 @@ class Driver:
         self.left = plan.requests or -1
         self.began = time.perf_counter_ns()
         self.until = self.began + int(plan.seconds * 1e9) if plan.seconds else 0
-        self.journal = open(plan.journal, "a", encoding="utf-8") if plan.journal else None  # noqa: SIM115 - to the end
+        journal = Path(plan.journal) if plan.journal else None
+        self.journal = journal and journal.open("a", encoding="utf-8")
         self._lots = self.draw.random(65536).tolist()
 
     @property

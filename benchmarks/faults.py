@@ -1,8 +1,8 @@
 """A server that is killed again and again while others write, read and publish, and what is left of it each time.
 
-    lost        acknowledged events that the log does not hold
-    duplicated  events that it holds more than once
-    torn        releases of which a file is missing or changed, pointers to none, servers that did not come back
+lost        acknowledged events that the log does not hold
+duplicated  events that it holds more than once
+torn        releases of which a file is missing or changed, pointers to none, servers that did not come back
 """
 
 from __future__ import annotations

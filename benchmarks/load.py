@@ -1,7 +1,7 @@
 """A bounded load on an HTTP server: so many clients, each sending its next request when it has the last answer.
 
-The driver (`benchmarks.driver`) is a process of its own, so that it shares no interpreter with what it measures; `drive`
-starts it on a core of its own.
+The driver (`benchmarks.driver`) is a process of its own, so that it shares no interpreter with what it measures;
+`drive` starts it on a core of its own.
 
     plan: where, how many clients, how many requests or seconds, what to send
     found: every latency in nanoseconds, every status, and of answers that were asked to be kept, the bodies
@@ -104,7 +104,8 @@ def get(path: str, host: str = "127.0.0.1") -> str:
 def post(path: str, body: str, host: str = "127.0.0.1") -> str:
     """A whole request with JSON."""
     size = len(body.encode())
-    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n{body}"
+    kind = "Content-Type: application/json"
+    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{kind}\r\nContent-Length: {size}\r\n\r\n{body}"
 
 
 def cores() -> tuple[int, int]:

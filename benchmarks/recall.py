@@ -50,8 +50,8 @@ def recall_at_100(workspace: Path) -> dict[str, float]:
             vectors, index = source.kinds, source.index
             source.index = heard = Overheard(index)
         elif isinstance(source, SequenceSource):
-            vectors, index = source.item_vectors, source._index  # noqa: SLF001 - looked at from outside on purpose
-            source._index = heard = Overheard(index)  # noqa: SLF001
+            vectors, index = source.item_vectors, source._index  # looked at from outside on purpose
+            source._index = heard = Overheard(index)
         else:
             continue
         _ask(source, contexts)
@@ -67,8 +67,8 @@ def _ask(source: ContentSource | SequenceSource, contexts: list[Context]) -> Non
 
 
 def _recall(index: VectorIndex, vectors: Float32Array, asked: list[Float32Array]) -> float:
-    """Mean over the vectors asked with. A row counts as found where one as near stands in its place, for equal rows have
-    no order."""
+    """Mean over the vectors asked with. A row counts as found where one as near stands in its place, for equal rows
+    have no order."""
     k = min(K, len(vectors))
     shares = []
     for vector in asked:

@@ -27,18 +27,30 @@ QUALIFIERS = (
     "Travel", "Classic", "Organic", "Compact", "Professional", "Kids", "Premium", "Outdoor", "Daily", "Handmade"
 )  # fmt: skip
 DEPARTMENTS = {
-    "Kitchen": "Knife,Frying Pan,Kettle,Toaster,Chopping Board,Blender,Teapot,Mixing Bowl,Grater,Colander,Whisk,Oven Tray",
-    "Garden": "Spade,Watering Can,Hose,Lawn Mower,Flower Pot,Rake,Hedge Shears,Bird Feeder,Compost Bin,Trellis,Parasol,Seed Tray",
-    "Toys": "Puzzle,Teddy Bear,Toy Train,Building Blocks,Doll,Board Game,Kite,Marbles,Yo-Yo,Toy Car,Card Game,Play Tent",
-    "Beauty": "Shampoo,Lipstick,Face Cream,Perfume,Nail Polish,Soap,Hair Brush,Sunscreen,Mascara,Body Lotion,Bath Salt,Lip Balm",
-    "Sports": "Tennis Racket,Football,Yoga Mat,Dumbbell,Running Belt,Bicycle Helmet,Swim Goggles,Ski Gloves,Jump Rope,Golf Balls,Boxing Pads,Climbing Chalk",
-    "Office": "Stapler,Notebook,Fountain Pen,Desk Lamp,Filing Box,Whiteboard,Calculator,Envelope,Paper Clips,Scissors,Desk Mat,Label Printer",
-    "Clothing": "T-Shirt,Jeans,Raincoat,Wool Socks,Scarf,Leather Belt,Pyjamas,Hoodie,Swimsuit,Gloves,Necktie,Cardigan",
-    "Electronics": "Headphones,Phone Charger,Keyboard,Webcam,Loudspeaker,Power Bank,Memory Card,Router,Monitor,Smart Watch,Microphone,USB Hub",
-    "Pets": "Cat Litter,Dog Biscuits,Fish Flakes,Dog Leash,Cat Tree,Bird Seed,Hamster Wheel,Dog Bed,Cat Food,Aquarium Filter,Rabbit Hay,Puppy Pads",
-    "Baby": "Nappies,Baby Wipes,Pacifier,Feeding Bottle,Baby Monitor,Infant Formula,Stroller,High Chair,Bib,Teething Ring,Baby Blanket,Bath Seat",
-    "Pantry": "Olive Oil,Ground Coffee,Green Tea,Dark Chocolate,Spaghetti,Basmati Rice,Honey,Rolled Oats,Tomato Sauce,Black Pepper,Almonds,Lentils",
-    "Tools": "Hammer,Cordless Drill,Tape Measure,Screwdriver,Pliers,Spirit Level,Handsaw,Wrench,Sandpaper,Paint Roller,Ladder,Toolbox",
+    "Kitchen": "Knife,Frying Pan,Kettle,Toaster,Chopping Board,Blender,"
+    "Teapot,Mixing Bowl,Grater,Colander,Whisk,Oven Tray",
+    "Garden": "Spade,Watering Can,Hose,Lawn Mower,Flower Pot,Rake,"
+    "Hedge Shears,Bird Feeder,Compost Bin,Trellis,Parasol,Seed Tray",
+    "Toys": "Puzzle,Teddy Bear,Toy Train,Building Blocks,Doll,Board Game,"
+    "Kite,Marbles,Yo-Yo,Toy Car,Card Game,Play Tent",
+    "Beauty": "Shampoo,Lipstick,Face Cream,Perfume,Nail Polish,Soap,"
+    "Hair Brush,Sunscreen,Mascara,Body Lotion,Bath Salt,Lip Balm",
+    "Sports": "Tennis Racket,Football,Yoga Mat,Dumbbell,Running Belt,Bicycle Helmet,"
+    "Swim Goggles,Ski Gloves,Jump Rope,Golf Balls,Boxing Pads,Climbing Chalk",
+    "Office": "Stapler,Notebook,Fountain Pen,Desk Lamp,Filing Box,Whiteboard,"
+    "Calculator,Envelope,Paper Clips,Scissors,Desk Mat,Label Printer",
+    "Clothing": "T-Shirt,Jeans,Raincoat,Wool Socks,Scarf,Leather Belt,"
+    "Pyjamas,Hoodie,Swimsuit,Gloves,Necktie,Cardigan",
+    "Electronics": "Headphones,Phone Charger,Keyboard,Webcam,Loudspeaker,Power Bank,"
+    "Memory Card,Router,Monitor,Smart Watch,Microphone,USB Hub",
+    "Pets": "Cat Litter,Dog Biscuits,Fish Flakes,Dog Leash,Cat Tree,Bird Seed,"
+    "Hamster Wheel,Dog Bed,Cat Food,Aquarium Filter,Rabbit Hay,Puppy Pads",
+    "Baby": "Nappies,Baby Wipes,Pacifier,Feeding Bottle,Baby Monitor,Infant Formula,"
+    "Stroller,High Chair,Bib,Teething Ring,Baby Blanket,Bath Seat",
+    "Pantry": "Olive Oil,Ground Coffee,Green Tea,Dark Chocolate,Spaghetti,Basmati Rice,"
+    "Honey,Rolled Oats,Tomato Sauce,Black Pepper,Almonds,Lentils",
+    "Tools": "Hammer,Cordless Drill,Tape Measure,Screwdriver,Pliers,Spirit Level,"
+    "Handsaw,Wrench,Sandpaper,Paint Roller,Ladder,Toolbox",
 }  # fmt: skip
 CONSUMED = ("Beauty", "Pets", "Baby", "Pantry")
 VIEW, CART, PURCHASE = "view", "add_to_cart", "purchase"
@@ -160,7 +172,9 @@ def _lengths(events: int, draw: np.random.Generator) -> Int64Array:
     return found[: int(np.searchsorted(np.cumsum(found), events)) + 1]
 
 
-def _lines_visited(user: Int64Array, users: int, names: list[tuple[str, str, str]], draw: np.random.Generator) -> Int64Array:
+def _lines_visited(
+    user: Int64Array, users: int, names: list[tuple[str, str, str]], draw: np.random.Generator
+) -> Int64Array:
     """int64 [s]: one of the lines that the shopper comes for, seldom any other."""
     count, in_department = len(names), len(names) // len(DEPARTMENTS)
     home = draw.integers(len(DEPARTMENTS), size=users) * in_department
@@ -177,7 +191,9 @@ def _popular(line: Int64Array, lines: Lines, draw: np.random.Generator) -> Int64
 
 def _favourite(user: Int64Array, line: Int64Array, lines: Lines) -> Int64Array:
     """int64 [s]: the place in a line of what a shopper always takes of it."""
-    mixed = (user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (line.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))
+    mixed = (user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
+        line.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    )
     share = (mixed >> np.uint64(40)).astype(np.float64) / 2**24
     return np.floor(lines.sizes[line] * share**ZIPF).astype(np.int64)
 

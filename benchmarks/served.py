@@ -8,18 +8,20 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from benchmarks.load import cores
 from endcap.web.server import free_port
 
 ROOT = Path(__file__).parents[1]
-READY_WITHIN_S = 600.0
-LOCAL = "127.0.0.1"
+READY_WITHIN_S = 300.0
+LOCAL, SHOWN = "127.0.0.1", 3000
 STAGE = re.compile(r'^(\w*stage\w*)_(sum|count)\{[^}]*stage="([^"]+)"[^}]*\} ([\d.e+-]+)$', re.MULTILINE)
 
 
@@ -36,11 +38,13 @@ class Memory:
 
 @dataclass(slots=True)
 class Served:
-    """A running server. ready_s: from the start of the process to the first 200 of its readiness route."""
+    """A running server. log: what it complains of. ready_s: from the start of the process to the first 200 of its
+    readiness route."""
 
     process: subprocess.Popen[bytes]
     port: int
-    ready_s: float
+    log: IO[bytes]
+    ready_s: float = 0.0
 
     def cpu_s(self) -> float:
         """Processor seconds of all its processes so far."""
@@ -63,11 +67,10 @@ class Served:
     def kill(self) -> None:
         """kill -9 of all its processes."""
         for pid in reversed(self.pids()):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         self.process.wait()
+        self.log.close()
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -76,6 +79,11 @@ class Served:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self.log.close()
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        return self.log.read()[-SHOWN:].decode(errors="replace")
 
     def ask(self, path: str, body: str | None = None) -> tuple[int, bytes]:
         """One request over a connection of its own: status and body."""
@@ -91,7 +99,7 @@ class Served:
             connection.close()
 
     def stages(self) -> dict[str, tuple[float, float]]:
-        """Stage -> seconds and times so far, of the histograms by stage at /metrics; none where there is no such page."""
+        """Stage -> seconds and times so far, of the histograms by stage at /metrics; none without that page."""
         status, page = self.ask("/metrics")
         found: dict[str, dict[str, float]] = {}
         if status == 200:
@@ -106,27 +114,25 @@ def start(command: Sequence[str], port: int, ready: str, env: Mapping[str, str] 
     core = cores()[0]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     began = time.monotonic()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
     process = subprocess.Popen(
         list(command),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
+        stderr=log,
         env={**(os.environ if env is None else env), **one_thread},
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - no threads run yet that could hold a lock
     )
-    served = Served(process, port, 0.0)
-    while True:
-        if process.poll() is not None:
-            raise RuntimeError(f"The server ended with {process.returncode}: {' '.join(command)}")
-        try:
+    served = Served(process, port, log)
+    while process.poll() is None and time.monotonic() - began < READY_WITHIN_S:
+        with suppress(OSError):
             if served.ask(ready)[0] == 200:
                 served.ready_s = time.monotonic() - began
                 return served
-        except OSError:
-            pass
-        if time.monotonic() - began > READY_WITHIN_S:
-            served.kill()
-            raise RuntimeError(f"The server was not ready after {READY_WITHIN_S:g} s: {' '.join(command)}")
         time.sleep(0.01)
+    words = served.last_words()
+    served.kill()
+    raise RuntimeError(f"It was not ready after {time.monotonic() - began:.0f} s: {' '.join(command)}\n{words}")
 
 
 def start_endcap(workspace: Path, port: int = 0, *further: str, **env: str) -> Served:

@@ -45,7 +45,11 @@ def under_load() -> str:
         return _not_yet(SERVING)
     for size in measured(found):
         for clients, end in (("1", ""), ("8", "@_8"), ("32", "@_32")):
-            names = (*(f"{name}{end}" for name in ("p50_ms", "p95_ms", "p99_ms")), f"rps@_{clients}", f"failed@_{clients}")
+            names = (
+                *(f"{name}{end}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+                f"rps@_{clients}",
+                f"failed@_{clients}",
+            )
             rows.append((SIZES[size] if clients == "1" else "", clients, *_of(found, size, *names)))
         names = ("mixed_p50_ms", "mixed_p95_ms", "mixed_p99_ms", "mixed_rps", "mixed_failed")
         rows.append(("", "8, a tenth events", *_of(found, size, *names)))
@@ -85,8 +89,8 @@ def writing() -> str:
         f"- {found['events_per_s_batched']:,.0f} events a second over HTTP in batches of 500, "
         f"{found['events_per_s_single']:,.0f} one by one from 32\n  clients, each on disk before its answer;"
         f" `endcap ingest` records {found['rows_per_s_ingested']:,.0f} rows a second of clean Parquet.\n"
-        f"- {found['swaps']:,.0f} releases published in turn under eight clients: of {found['swap_answers']:,.0f} answers"
-        f" {found['swap_failed']:,.0f} failed, {found['swap_mixed']:,.0f} mixed\n  two releases; median"
+        f"- {found['swaps']:,.0f} releases published in turn under eight clients: of {found['swap_answers']:,.0f}"
+        f" answers {found['swap_failed']:,.0f} failed, {found['swap_mixed']:,.0f} mixed\n  two releases; median"
         f" {found['swap_p50_ms']:.1f} ms (p99 {found['swap_p99_ms']:.1f}), without swaps"
         f" {found['steady_p50_ms']:.1f} ms (p99 {found['steady_p99_ms']:.1f}).\n"
     )

@@ -43,7 +43,8 @@ def _write(shop: ScaleShop, folder: Path) -> None:
     acts, items = shop.events().select("user_id", "item_id"), shop.items().select("item_id", "title")
     users = acts["user_id"].unique(maintain_order=True)
     numbered = acts.select(
-        pl.col("user_id").cast(pl.Enum(users)).to_physical(), pl.col("item_id").cast(pl.Enum(items["item_id"])).to_physical()
+        pl.col("user_id").cast(pl.Enum(users)).to_physical(),
+        pl.col("item_id").cast(pl.Enum(items["item_id"])).to_physical(),
     )
     np.save(folder / "pairs.npy", numbered.to_numpy().astype(np.int32))
     for name, values in (("user_ids", users), ("item_ids", items["item_id"]), ("titles", items["title"])):

@@ -14,7 +14,6 @@ which is durable: each event is on disk before it is acknowledged.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import time
@@ -23,15 +22,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from implicit.cpu.als import AlternatingLeastSquares
 from pydantic import BaseModel
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 FACTORS, REGULARISATION, ALPHA, ITERATIONS = 64, 0.05, 10.0, 10
 COLUMNS = ("event_id", "event_type", "user_id", "item_id", "session_id", "ts_ms")
@@ -84,7 +81,7 @@ def create_app(folder: Path) -> FastAPI:
     lately: dict[str, list[int]] = defaultdict(list)
     database = sqlite3.connect(folder / "events.sqlite", check_same_thread=False)
     database.execute(f"CREATE TABLE IF NOT EXISTS events ({', '.join(COLUMNS)}, UNIQUE (event_id))")
-    insert = f"INSERT OR IGNORE INTO events VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+    insert = f"INSERT OR IGNORE INTO events VALUES ({', '.join('?' * len(COLUMNS))})"
     app = FastAPI()
 
     @app.get("/health/ready")
@@ -136,6 +133,7 @@ def _lines(path: Path) -> list[str]:
 
 if __name__ == "__main__":
     task, place = sys.argv[1], Path(sys.argv[2])
+    threadpool_limits(1, "blas")
     if task == "fit":
         fit(place)
     else:

@@ -16,7 +16,9 @@ def small(tmp_path_factory):
 
 def test_a_whole_shop_has_no_damage_and_an_acknowledged_event_that_is_missing_is_lost(small, tmp_path):
     with Shop.open(small.workspace) as shop:
-        shop.record(Event(event_id="fault-1", event_type=EventType.VIEW, user_id="u1", item_id="i1", ts_ms=shop.clock()))
+        shop.record(
+            Event(event_id="fault-1", event_type=EventType.VIEW, user_id="u1", item_id="i1", ts_ms=shop.clock())
+        )
     journal = tmp_path / "journal"
     journal.write_text("fault-1\nfault-2\nfault-")  # the last was not written to its end
     damage = Damage()
@@ -31,7 +33,9 @@ def test_a_whole_shop_has_no_damage_and_an_acknowledged_event_that_is_missing_is
 def test_a_torn_release_is_found(small, tear):
     releases = ReleaseStore(small.workspace / "releases")
     chosen = releases.root / (releases.current() or "")
-    victim = {"file": chosen / "items.parquet", "manifest": chosen / MANIFEST, "pointer": releases.root / "current"}[tear]
+    victim = {"file": chosen / "items.parquet", "manifest": chosen / MANIFEST, "pointer": releases.root / "current"}[
+        tear
+    ]
     content = victim.read_bytes()
     damage = Damage()
     try:
