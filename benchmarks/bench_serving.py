@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from benchmarks.load import READ, WRITE, Found, Plan, drive, driving, percentiles
@@ -125,12 +126,8 @@ def _served(shop: ScaleShop, workspace: Path, length: Length) -> Figures:
         figures |= {} if rate is None else {"wrk_rps_8@SIZE": rate}
         plan = Plan(port=server.port, clients=8, seconds=length.seconds, reads=asked, writes=0.1, write=EVENTS)
         written = events(users, items, REQUESTS)
-        figures |= _mixed(drive(replace_plan(plan, events=written, names=f"mixed-{time.time_ns()}")))
+        figures |= _mixed(drive(msgspec.structs.replace(plan, events=written, names=f"mixed-{time.time_ns()}")))
         return figures | _effect(server, users, length.probes)
-
-
-def replace_plan(plan: Plan, **changed: object) -> Plan:
-    return Plan(**({name: getattr(plan, name) for name in plan.__struct_fields__} | changed))  # type: ignore[arg-type]
 
 
 def people(shop: ScaleShop) -> list[str]:
@@ -149,7 +146,7 @@ def _loaded(server: Served, plan: Plan) -> Figures:
     """Latencies, answers a second, and a second of the server's processor time; bodies are looked at for stages that
     gave way."""
     before = server.cpu_s()
-    found = drive(replace_plan(plan, keep=500))
+    found = drive(msgspec.structs.replace(plan, keep=500))
     cpu_s, end = server.cpu_s() - before, _end(plan.clients)
     answered = int((found.statuses > 0).sum())
     gave_way = [bool(json.loads(body).get("degraded")) for _, body in found.bodies]
@@ -227,7 +224,7 @@ def _drift(shop: ScaleShop, workspace: Path, length: Length) -> float:
         plan, samples = Plan(port=server.port, clients=8, requests=length.drift, reads=asked), []
         with driving(plan) as running:
             while running.process.poll() is None:
-                samples.append(server.memory().rss)
+                samples.append(server.rss_mb())
                 time.sleep(0.25)
         assert not running.found.failed
     part = max(1, len(samples) // 10)
@@ -245,5 +242,5 @@ def _beside(shop: ScaleShop, length: Length) -> Figures:
         figures["als_rss_mb@SIZE"] = server.memory().rss
         written = events(people(shop), things(shop), REQUESTS)
         plan = Plan(port=server.port, clients=8, seconds=length.seconds / 2, reads=asked, writes=0.1, write=EVENTS)
-        mixed = _mixed(drive(replace_plan(plan, events=written, names=f"mixed-{time.time_ns()}")))
+        mixed = _mixed(drive(msgspec.structs.replace(plan, events=written, names=f"mixed-{time.time_ns()}")))
         return figures | {f"als_{name}": value for name, value in mixed.items()}

@@ -54,6 +54,11 @@ class Served:
         parts = [_memory(pid) for pid in self.pids()]
         return Memory(*(sum(getattr(part, name) for part in parts) for name in Memory.__slots__))
 
+    def rss_mb(self) -> float:
+        """Resident memory of all its processes, cheaply: to be asked often, beside a load."""
+        page = os.sysconf("SC_PAGE_SIZE") / 2**20
+        return sum(page * int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids())
+
     def pids(self) -> list[int]:
         """Its process and the children of it."""
         found, open_ = [], [self.process.pid]

@@ -24,7 +24,7 @@ def measured(found: Figures) -> list[str]:
 
 
 def serving() -> str:
-    """A row a size: ours and the plain ALS service."""
+    """A row a size: ours and the plain ALS service; and the picture of it."""
     found, rows = serving_figures(), []
     if not measured(found):
         return _not_yet(SERVING)
@@ -35,7 +35,7 @@ def serving() -> str:
             theirs = _of(found, size, "als_ready_s", "als_p50_ms", "als_p99_ms", "als_rps_core@_8", "als_rss_mb")
             rows.append(("", "plain ALS service", *theirs))
     head = ("Items", "", "Ready, s", "p50, ms", "p99, ms", "Answers a second and core, 8 clients", "Memory, MB")
-    return table(head, rows)
+    return f"{table(head, rows)}\n![Latency by catalogue size](images/{SERVING}.svg)\n"
 
 
 def under_load() -> str:
