@@ -103,7 +103,7 @@ class SharedStates:
     def _look(self, user_id: str) -> Known:
         """A shopper's state as it is, all of it from one moment of the view."""
         session = user_id.removeprefix(SESSION_PREFIX) if user_id.startswith(SESSION_PREFIX) else None
-        owner, asked = user_id, ""
+        owner, asked = user_id, cast("str | None", None)
         while asked != owner:
             asked = owner
             seq, login, rows = self._fields(SEQ, f"s:{session or ''}", f"u:{asked}")
