@@ -6,6 +6,7 @@ ablation-<dataset>.svg   what each part is worth
 transfer-<dataset>.svg   begun from weights of another shop, against from nothing
 judge-<dataset>.svg      ranker and cross-encoder, by how much is known of a shopper
 finetune-interest.svg    learning curves of tunings, and which evaluation was kept
+serving.svg              latency by catalogue size, ours and a plain ALS service's
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.tables import PEERS, RESULTS, WITHIN, Figures, beside, figures, part, words
 from benchmarks.tables_models import KNOWN
+from benchmarks.tables_serving import SIZES, measured, serving_figures
 
 IMAGES = RESULTS.parents[1] / "docs" / "images"
 OURS, THEIRS = "#d9480f", "#868e96"
@@ -59,6 +61,9 @@ def main() -> None:
             crossing(axes, figures(name))
     with drawing("finetune-interest", (9, 3.6), panels=2) as panels:
         learning(panels, figures("finetune-interest"))
+    if measured(serving_figures()):
+        with drawing("serving", (7, 3.6)) as (axes,):
+            serving(axes, serving_figures())
 
 
 def demo(axes: Axes, task: str, found: Figures) -> None:
@@ -200,3 +205,20 @@ def _details(dataset: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
+
+
+def serving(axes: Axes, found: Figures) -> None:
+    """p50 to p99 of one client by how many items there are."""
+    sizes = measured(found)
+    for prefix, colour, said, aside in (("", OURS, "Endcap", -0.06), ("als_", THEIRS, "plain ALS service", 0.06)):
+        there = [place for place, size in enumerate(sizes) if f"{prefix}p50_ms_{size}" in found]
+        p50, p99 = ([found[f"{prefix}{name}_{sizes[place]}"] for place in there] for name in ("p50_ms", "p99_ms"))
+        places = [place + aside for place in there]
+        axes.vlines(places, p50, p99, color=colour, linewidth=2)
+        axes.plot(places, p50, "o-", color=colour, label=f"{said}, median")
+        axes.plot(places, p99, "_", color=colour, markersize=10, label=f"{said}, 99 of 100")
+    axes.set_xticks(range(len(sizes)), [SIZES[size].split(" (")[0] for size in sizes])
+    axes.set_yscale("log")
+    axes.set_xlabel("items")
+    axes.set_ylabel("milliseconds, one client, one core")
+    axes.legend(frameon=False, fontsize=8)

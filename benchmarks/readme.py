@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import tables, tables_models
+from benchmarks import tables, tables_models, tables_serving
 
 ROOT = Path(__file__).parents[1]
 EACH = {"costs": tables.costs, "sources": tables.sources, "time": tables.time}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {
         "speed": tables.speed,
+        "live": tables_serving.live,
         "models": tables_models.models,
         "demo": tables.demo,
         "amazon": tables.amazon,
@@ -37,6 +38,11 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "interest": tables_models.interest,
         "content": tables_models.content,
         "judge": tables_models.judge,
+        "serving": tables_serving.serving,
+        "under-load": tables_serving.under_load,
+        "stages": tables_serving.stages,
+        "durability": tables_serving.durability,
+        "writing": tables_serving.writing,
         "demo": tables.demo,
     },
 }

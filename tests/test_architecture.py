@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["app"] = set(MAY_IMPORT)
 MAY_IMPORT |= {room: {"core", "app"} for room in ("web", "scale")} | {"cli": {"core", "app", "web"}}
-MAY_IMPORT["testing"] = {"core"}
+MAY_IMPORT |= {room: {"core"} for room in ("testing", "client")}
 
 # The package's own modules: `__init__` gives out public names, `__main__` starts the command line.
 ROOT_MAY_IMPORT = {"endcap": {"core", "app"}, "endcap.__main__": {"cli"}}

@@ -27,3 +27,10 @@ def test_models_are_seen_from_the_workspace(tmp_path: Path, monkeypatch: pytest.
         config.seen_from(tmp_path / "empty")
     monkeypatch.chdir(tmp_path)
     assert config.seen_from(tmp_path / "empty").text.model == "runs/encoder"  # a name on the hub, perhaps
+
+
+def test_the_password_of_a_redis_is_neither_printed_nor_written() -> None:
+    config = Config.model_validate({"state": {"url": "redis://:hush@cache/0"}})
+    assert config.state.url == "redis://:hush@cache/0"
+    assert "hush" not in repr(config)
+    assert "hush" not in config.model_dump_json()

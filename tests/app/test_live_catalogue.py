@@ -134,10 +134,12 @@ def test_a_new_item_survives_a_restart_and_a_refit_gives_it_a_place(shop, traine
 def test_more_may_come_than_there_was_room_for(shop, monkeypatch):
     monkeypatch.setattr(live_catalogue, "ROOM", 2)
     shop._serving._watch.current().catalogue._room = 2 if shop.health().ready else 0
+    shop.store.patch_items([{"item_id": "i3", "price": 77.0}])
     for place in range(9):
         shop.store.put_items([Item(item_id=f"n{place}", title=f"oat milk, flavour {place}", categories=("drinks",))])
         assert f"n{place}" in filtered(shop, categories=("drinks",))
     assert len(filtered(shop)) == 45
+    assert filtered(shop, min_price=77.0) == ["i3"]
     assert sum(item.startswith("n") for item in ids(shop.recommend("drinks-1", n=20))) > 0
 
 

@@ -97,6 +97,7 @@ class Driver:
                 return
             assert len(slate.items) == 5
             self.lacked |= set(slate.degraded)
+            time.sleep(0.002)
             if "event_log" not in seen.degraded and len(seen.known.history) < known:
                 self.wrong.append(AssertionError(f"{known} acknowledged, {len(seen.known.history)} known"))
 

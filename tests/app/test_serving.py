@@ -199,6 +199,7 @@ class TestOnRedis:
         assert on_redis.recommend(user="ada", n=5).degraded == ()
         assert on_redis.user("ada").events == 2
         assert on_redis.health().degraded == ()
+        assert on_redis.health().ready
 
     def test_states_of_a_log_that_was_set_back_are_built_anew(self, on_redis, planted):
         shown = items(on_redis.recommend(n=24))

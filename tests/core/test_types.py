@@ -48,6 +48,7 @@ def test_event_codes_are_written_in_stores_and_must_not_move() -> None:
         "search": 6,
         "rating": 7,
         "share": 8,
+        "login": 9,
     }
     assert EventType.PURCHASE.code == 4
 

@@ -148,7 +148,7 @@ def test_the_first_broken_rule_names_the_refusal() -> None:
 
 def test_every_event_type_is_known() -> None:
     kinds = [kind.value for kind in EventType]
-    many = {"user_id": kinds, "item_id": kinds, "ts_ms": [T0] * len(kinds), "event_type": kinds}
+    many = dict.fromkeys(("user_id", "item_id", "session_id", "event_type"), kinds) | {"ts_ms": [T0] * len(kinds)}
     assert check(many).frame["event_type"].to_list() == kinds
 
 

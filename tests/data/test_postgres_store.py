@@ -72,8 +72,9 @@ def test_processes_write_once_and_a_reader_misses_nothing(
     seq, running = 0, True
     while running:
         running = any(writer.poll() is None for writer in writers)
-        for seq, event in store.events_after(seq):  # noqa: B020
-            seen.append(event.event_id)
+        newest = store.events_after(seq)
+        seq = newest[-1][0] if newest else seq
+        seen.extend(event.event_id for _, event in newest)
     told = [line for writer in writers for line in writer.communicate()[0].decode().split()]
     assert [writer.returncode for writer in writers] == [0, 0]
     assert seen == store.events().collect()["event_id"].to_list()

@@ -53,3 +53,15 @@ def shop(folder, planted):
 def client(shop):
     with TestClient(create_app(shop)) as client:
         yield client
+
+
+@pytest.fixture
+def trained_with(trained, tmp_path):
+    """A copy of the shop whose config has something more."""
+
+    def make(settings: str) -> Path:
+        folder = shutil.copytree(trained, tmp_path / "configured")
+        (folder / "endcap.toml").write_text(CONFIG + settings)
+        return folder
+
+    return make

@@ -208,7 +208,10 @@ def pair(trained, planted, tmp_path_factory):
         folder = shutil.copytree(trained, place / name)
         with Shop.open(folder, clock=lambda: planted.now_ms) as shop:
             shop.ingest(items=_items(place, name, planted))
-            shop.record(Event(EventType.VIEW, f"shopper of {name}", planted.now_ms, item_id="dairy-000"))
+            event = Event(
+                event_type=EventType.VIEW, user_id=f"shopper of {name}", ts_ms=planted.now_ms, item_id="dairy-000"
+            )
+            shop.record(event)
             shop.train(evaluate=False)
     return place
 
@@ -245,6 +248,11 @@ class TestTenants:
             assert all(item["title"].endswith(f"of {name}") for item in slate)
             found = client.get("/v1/search", params={"q": f"of {other}"}, headers=mine).json()["items"]
             assert all(item["title"].endswith(f"of {name}") for item in found)
+
+    def test_what_is_told_of_all_shops_is_for_the_first(self, both):
+        client, _, tokens = both
+        assert client.get("/metrics", headers=bearer(tokens["north"])).status_code == 200
+        assert client.get("/metrics", headers=bearer(tokens["south"])).status_code == 403
 
     def test_what_is_written_with_one_key_is_in_one_shop(self, both):
         client, shops, tokens = both

@@ -276,3 +276,10 @@ class TestOrigins:
         with pytest.raises(ValueError, match="origin"):
             ServeConfig(origins=(wrong,))
         assert Config().serve.origins == ()
+
+
+@pytest.mark.parametrize("wrong", ["*", "proxy.example", "10.0.0.1/8", ""])
+def test_proxies_are_addresses(wrong):
+    assert ServeConfig(trusted_proxies=("127.0.0.1", "10.0.0.0/8", "::1")).trusted_proxies[0] == "127.0.0.1"
+    with pytest.raises(ValueError, match="trusted_proxies"):
+        ServeConfig(trusted_proxies=(wrong,))

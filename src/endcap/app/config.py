@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from endcap.app.gorse_settings import GorseConfig
 from endcap.app.limits import LimitsConfig
 from endcap.app.logs import LogConfig
 from endcap.app.media import ContentConfig
@@ -137,10 +139,20 @@ class ServeConfig(Section):
             raise ValueError(f"{wrong[0]!r} is no origin; write it as https://shop.example, without a path")
         return origins
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ip_network(proxy)  # ValueError says what is wrong with it
+        return proxies
+
 
 class StateConfig(Section):
+    # Neither printed nor written into manifests: it may hold a password.
     url: str = Field(
         "",
+        repr=False,
+        exclude=True,
         description="Where shoppers' state is kept while the server runs. Empty: in each process. "
         "`redis://HOST:6379/0`: on Redis, for all workers. The variable `ENDCAP_STATE_URL` goes before it.",
     )
@@ -176,6 +188,7 @@ class Config(DataConfig):
     log: LogConfig = LogConfig()
     limits: LimitsConfig = LimitsConfig()
     state: StateConfig = StateConfig()
+    gorse: GorseConfig = GorseConfig()
     store: StoreConfig = StoreConfig()
 
     def seen_from(self, workspace: Path) -> Config:
@@ -251,4 +264,6 @@ def _toml(value: object) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         return f'"{value}"'
+    if isinstance(value, dict) and value:
+        return f"{{{', '.join(f'{name} = {_toml(part)}' for name, part in value.items())}}}"
     return "{}" if value == {} else "" if value is None else str(value)

@@ -218,9 +218,11 @@ def _described(folder: Path, counts: Counts, last_seq: int, now_ms: int, release
 def _load(backup: Path, place: Path) -> None:
     """Fill the database that the config or the environment names."""
     config = load_config(place / CONFIG_FILE).store
-    with SqliteStore.open_reader(backup / "store") as source:
-        with open_store(place / "store", config, create=True) as target:
-            transfer(source, target)
+    with (
+        SqliteStore.open_reader(backup / "store") as source,
+        open_store(place / "store", config, create=True) as target,
+    ):
+        transfer(source, target)
 
 
 def _entry(path: Path) -> FileEntry:

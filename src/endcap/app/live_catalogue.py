@@ -51,8 +51,7 @@ class LiveCatalogue:
         ids = self.release.fitted.table.ids
         known = [item for item in items if ids.position(item.item_id) != UNKNOWN]
         new = [item for item in items if ids.position(item.item_id) == UNKNOWN and item.availability.shown]
-        for item in known:
-            self._put(item)
+        self._change(known)
         if not new:
             return
         if self._kin is None or len(ids) + len(new) > len(self._kin.like):
@@ -63,10 +62,23 @@ class LiveCatalogue:
             rest = (new[READ_AT_ONCE:], places[READ_AT_ONCE:])
             Thread(target=self._relate_parts, args=rest, name="endcap-kin", daemon=True).start()
 
+    def _change(self, items: Sequence[Item]) -> None:
+        """Of a whole catalogue that comes again with other prices only these are touched."""
+        if not items:
+            return
+        release, table = self.release, self.release.fitted.table
+        for item in table.renamed(items):
+            self._put(item)
+        places = table.ids.positions(item.item_id for item in items)
+        table.price[places] = [np.nan if item.price is None else item.price for item in items]
+        release.pipeline.hydrator.reprice(places.astype(np.int64))
+        release.eligible.shown[places] = [item.availability.shown for item in items]
+
     def _put(self, item: Item) -> int:
         release = self.release
         place = release.fitted.table.put(item)
-        release.pipeline.put(place, item.title or item.item_id, texts_of([item])[0])
+        text = texts_of([item])[0] if release.pipeline.second_look is not None else ""
+        release.pipeline.put(place, item.title or item.item_id, text)
         release.eligible.shown[place] = item.availability.shown
         return place
 
@@ -77,9 +89,11 @@ class LiveCatalogue:
             self._room *= 2
         loaded, known = self._loaded, len(self._loaded.eligible.shown)
         kin = Kin(known, self._room)
+        table = loaded.fitted.table.widened(self._room)
+        table.price[:known] = self.release.fitted.table.price[:known]
         fitted = replace(
             loaded.fitted,
-            table=loaded.fitted.table.widened(self._room),
+            table=table,
             stats=loaded.fitted.stats.widened(self._room),
             sources=through_kin(loaded.fitted.sources, kin),
         )

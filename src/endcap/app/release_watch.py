@@ -67,9 +67,8 @@ class ReleaseWatch:
             self._seen = self._stamp()
             try:
                 wanted = self._wanted()
-                if wanted != self._held.release.id:
-                    self._held = self._load(wanted)
-                self.problem = ""
+                ready = self._held if wanted == self._held.release.id else self._load(wanted)
+                self.problem, self._held = "", ready
             except Exception as error:  # whatever is wrong with a release, the one that answers goes on
                 self.problem = f"The published release cannot be loaded; {self._held.release.id} answers. {error}"
                 LOG.exception("The published release cannot be loaded; the one before it answers.")

@@ -10,7 +10,7 @@ shop.record(event)
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from endcap.app import catalogue
 from endcap.app.answering import Answering, asked, searched
 from endcap.app.audit import AuditLog
 from endcap.app.config import Config, load_config
@@ -35,7 +36,7 @@ from endcap.app.watching import Watch
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Event, EventType, Placement, Query, Slate
+from endcap.core.types import Event, EventType, Item, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
@@ -261,6 +262,18 @@ class Shop:
         if self.watch is not None:
             self.watch.recorded(checked, appended.duplicates)
         return appended
+
+    def put_items(self, *items: Item | Mapping[str, Any]) -> catalogue.Put:
+        """Insert or replace items, each judged on its own; what is not named of one gets the default of `Item`."""
+        return catalogue.put_items(self.store, self.config.items, items)
+
+    def patch_item(self, item_id: str, **fields: Any) -> Item:
+        """Change only the fields that are given. The next answer knows. NotFoundError where there is no such item."""
+        return catalogue.patch_item(self.store, self.config.items, item_id, fields)
+
+    def delete_item(self, item_id: str) -> bool:
+        """Take an item out of the catalogue: it is never shown again. False where it was not there."""
+        return catalogue.delete_item(self.store, item_id)
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""

@@ -50,7 +50,8 @@ def list_keys(shop: ShopOption = HERE, as_json: JsonOption = False) -> None:
         print_json([_entry(key) for key in found])
         return
     if not found:
-        stdout().print(f"There is no key. Next: endcap keys create --shop {shop} --name NAME --scopes read,write")
+        hint = f"endcap keys create --shop {shop} --name NAME --scopes read,write"
+        stdout().print(f"There is no key. Next: {hint}", soft_wrap=True)
         return
     columns = ["id", "name", "scopes", "created (UTC)", "expires (UTC)", "state"]
     print_table("", columns, [_row(key, now_ms) for key in found])

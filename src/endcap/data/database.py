@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
+import polars as pl
 
 from endcap.core.artifacts import flush
 from endcap.core.errors import CallerError, EndcapError, NotFoundError, ServiceError
@@ -70,7 +71,7 @@ def translated(where: Path) -> Iterator[None]:
         raise ServiceError(
             f"The disk is full: {error}.", where=str(where), next_step="Free some space; nothing written was lost."
         ) from error
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise ServiceError(
             f"A file cannot be read or written: {error}.",
             where=str(where),

@@ -28,6 +28,8 @@ from endcap.data.transfer import transfer
 # Below this many rows a table is inserted as live events are; above, it is copied in.
 COPY_MIN_ROWS = 2_000
 
+COUNTED = ("events", "items", "users", "quarantine")
+
 _Outcome = tuple[list[bool], int]
 
 
@@ -115,7 +117,7 @@ class PostgresStore(Store):
 
     def counts(self) -> Counts:
         def read(connection: Connection) -> Counts:
-            query = ", ".join(f"(SELECT count(*) FROM {name})" for name in ("events", "items", "users", "quarantine"))
+            query = ", ".join(f"(SELECT count(*) FROM {name})" for name in COUNTED)  # noqa: S608
             row = connection.execute(f"SELECT {query}".encode()).fetchone()
             events, items, users, refused = row or (0, 0, 0, 0)
             return Counts(events, events, 0, items, users, refused)

@@ -111,12 +111,18 @@ class SegmentFiles:
         name = f"{number:06d}"
         events, ids = self.events_path(name), self.ids_path(name)
         beside = [path.with_name(f".{path.name}.tmp") for path in (events, ids)]
-        frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
-        with beside[1].open("wb") as file:
-            np.save(file, np.sort(hashes))
-        for temporary, path in zip(beside, (events, ids), strict=True):
-            flush(temporary)
-            temporary.rename(path)
+        try:
+            frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
+            with beside[1].open("wb") as file:
+                np.save(file, np.sort(hashes))
+            for temporary, path in zip(beside, (events, ids), strict=True):
+                flush(temporary)
+                temporary.rename(path)
+        except BaseException:
+            # On a full disk the part that was written would take the space that is needed to go on.
+            for path in (*beside, events, ids):
+                path.unlink(missing_ok=True)
+            raise
         flush(self.folder)
         flush(self.folder.parent)
         return Segment(name, frame.height, events.stat().st_size, _sha256(events), ids.stat().st_size, _sha256(ids))

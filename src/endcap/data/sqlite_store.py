@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from itertools import accumulate, groupby
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class SqliteStore(Store):
         self._files.sweep(connection)
         self._files.reload(connection)
         self._segments_written = max((int(segment.name) for segment in list_segments(connection)), default=0)
-        self._commits = GroupCommit(self._transact, str(folder))
+        self._commits = GroupCommit(partial(self._transact, connection), str(folder))
 
     @classmethod
     def open(cls, folder: Path, *, create: bool = False) -> SqliteStore:
@@ -271,20 +271,24 @@ class SqliteStore(Store):
             problems = [f"{self.folder / database.FILE}: {text}" for (text,) in rows if text != "ok"]
             return problems + self._files.verify(connection)
 
-    def _transact(self, works: Sequence[Work]) -> list[Any]:
+    def _transact(self, connection: apsw.Connection, works: Sequence[Work]) -> list[Any]:
         """Does what waits in one transaction; events that wait one after the other are inserted together."""
-        jobs, sizes = [], []
-        for is_rows, some in groupby(works, lambda work: isinstance(work, list)):
-            group = list(some)
-            if is_rows:
-                rows = [row for batch in group for row in batch]
-                jobs.append(partial(log.insert, rows=rows, files=self._files))
-                sizes.append([len(batch) for batch in group])
+        jobs: list[Job] = []
+        sizes: list[list[int] | None] = []
+        rows: log.Rows = []
+        for work in works:
+            if not isinstance(work, list):
+                jobs.append(work)
+                sizes.append(None)
+            elif sizes and (lengths := sizes[-1]) is not None:
+                rows.extend(work)
+                lengths.append(len(work))
             else:
-                jobs += group
-                sizes += [None] * len(group)
-        results = transact(self._writer_connection, self.folder, self._files.reload, jobs)
-        return [part for result, lengths in zip(results, sizes, strict=True) for part in _parted(result, lengths)]
+                rows = list(work)
+                jobs.append(partial(log.insert, rows=rows, files=self._files))
+                sizes.append([len(work)])
+        results = transact(connection, self.folder, self._files.reload, jobs)
+        return [part for result, each in zip(results, sizes, strict=True) for part in _parted(result, each)]
 
     def _append_segment(self, table: pl.DataFrame, commits: GroupCommit[Work]) -> tuple[Mask, int]:
         """Which rows were new, and the log's newest seq. Only one thread at a time may be here."""

@@ -126,14 +126,23 @@ class ItemTable:
         if place == UNKNOWN and len(self.ids) >= self.frame.height:
             raise ValueError("there is no room for another item")
         place = len(self.ids) if place == UNKNOWN else place
-        row = _frame_of([item])
-        for level, text in CODED.items():
-            getattr(self, level)[place] = self._code(level, row.select(text).item())
+        for level, text in _coded(item).items():
+            getattr(self, level)[place] = self._code(level, text)
         self.price[place] = np.nan if item.price is None else item.price
         self.created_ms[place] = item.created_ms or 0
         self.changed[place] = item
         self.ids.add(item.item_id)
         return place
+
+    def renamed(self, items: Sequence[Item]) -> list[Item]:
+        """Of known items those that are called or sorted otherwise than here; price and stock do not count."""
+        places = self.ids.positions(item.item_id for item in items)
+        rows = self.frame.select("title", "brand", "categories", "attributes")[places].rows()
+        return [
+            item
+            for place, item, row in zip(places.tolist(), items, rows, strict=True)
+            if (_said(self.changed[place]) if place in self.changed else _said_by(row)) != _said(item)
+        ]
 
     def _code(self, level: str, text: str | None) -> int:
         """The code of a category path or a brand; a fresh one for what is new."""
@@ -172,6 +181,23 @@ def _texts(frame: pl.DataFrame, fields: Sequence[Worded]) -> list[str]:
     parts = [pl.when(said[name].str.len_bytes() > 0).then(said[name]) for name in fields]
     text = pl.concat_str(parts, separator=". ", ignore_nulls=True).fill_null("").str.strip_chars(". ")
     return frame.select(text).to_series().to_list()
+
+
+def _coded(item: Item) -> dict[str, str | None]:
+    """The texts that `CODED` gives for a row."""
+    path = item.categories
+    leaf = "\x1f".join(path)
+    texts = ("\x1f".join(path[:1]), "\x1f".join(path[:2]), leaf, item.brand, item.brand and f"{leaf}\x1e{item.brand}")
+    return dict(zip(CODED, texts, strict=True))
+
+
+def _said(item: Item) -> tuple[object, ...]:
+    return (item.title, item.brand, tuple(item.categories), item.attributes)
+
+
+def _said_by(row: tuple[Any, ...]) -> tuple[object, ...]:
+    title, brand, categories, attributes = row
+    return (title, brand, tuple(categories), msgspec.json.decode(attributes))
 
 
 def _frame_of(items: Sequence[Item]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ Legend: n rows, d dimensions, q queries.
 from __future__ import annotations
 
 import json
+import logging
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -149,6 +150,7 @@ def _reading(lists: int) -> Any:
 @cache
 def _faiss() -> ModuleType:
     """On one thread: requests run side by side."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which processor's build it loads is no news
     try:
         import faiss
     except ImportError as error:

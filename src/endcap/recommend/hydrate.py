@@ -42,7 +42,8 @@ class Hydrator:
     def __init__(self, table: ItemTable, stats: ItemStats, sources: Sequence[str]) -> None:
         self._table, self._interval_days = table, stats.interval_days
         self._log_price = _log(table.price)
-        self._items = _item_columns(table, stats, self._log_price)
+        self._leaf, self._middle = _sold(table.leaf, stats.lately), _sold(table.middle, stats.lately)
+        self._items = self._item_columns(table, stats)
         self._codes = np.stack([getattr(table, level) for level in LEVELS]) - UNKNOWN  # 0 stands for UNKNOWN
         self.names: tuple[str, ...] = (
             *(f"score_{name}" for name in sources),
@@ -96,15 +97,39 @@ class Hydrator:
             raise ValueError(f"there are {place} columns for {len(self.names)} names")
         return matrix
 
+    def _item_columns(self, table: ItemTable, stats: ItemStats) -> Float32Array:
+        """float32 [i, 13]: what is the same for every shopper, `item_baskets` to `log_price`."""
+        leaf, middle = _of_category(self._leaf, table.leaf), _of_category(self._middle, table.middle)
+        return np.column_stack(
+            [
+                stats.baskets,
+                stats.users,
+                stats.repeat,
+                stats.trend,
+                stats.quiet_days,
+                stats.interval_days,
+                stats.lately,
+                stats.newcomers,
+                stats.basket_size,
+                np.expm1(stats.lately) / (1 + leaf),
+                leaf,
+                middle,
+                self._log_price,
+            ]
+        )
+
     def put(self, place: int) -> None:
-        """Take over what the table says of an item now. How a category sells is read from another item of it."""
+        """Take over what the table says of an item now."""
         self._codes[:, place] = [getattr(self._table, level)[place] - UNKNOWN for level in LEVELS]
-        self._log_price[place] = _log(self._table.price[place : place + 1])[0]
-        self._items[place, LOG_PRICE] = self._log_price[place]
-        for column, level in ((LEAF_LATELY, "leaf"), (MIDDLE_LATELY, "middle")):
-            codes = getattr(self._table, level)
-            others = (codes[:place] == codes[place]).nonzero()[0] if codes[place] != UNKNOWN else codes[:0]
-            self._items[place, column] = self._items[others[0], column] if len(others) else 0
+        self.reprice(np.array([place]))
+        for column, level, lately in ((LEAF_LATELY, "leaf", self._leaf), (MIDDLE_LATELY, "middle", self._middle)):
+            code = getattr(self._table, level)[place]
+            self._items[place, column] = lately[code] if 0 <= code < len(lately) else 0
+
+    def reprice(self, places: Int64Array) -> None:
+        """Take over what the table says of prices now. places: int64 [m]."""
+        self._log_price[places] = _log(self._table.price[places])
+        self._items[places, LOG_PRICE] = self._log_price[places]
 
     def _blocks(self, candidates: Candidates, contexts: Sequence[Context]) -> Iterator[Block]:
         """The columns in the order of `names`, several at a time: [n, some]."""
@@ -220,30 +245,14 @@ def _log(price: Float32Array) -> Float32Array:
     return logs
 
 
-def _item_columns(table: ItemTable, stats: ItemStats, log_price: Float32Array) -> Float32Array:
-    """float32 [i, 13]: what is the same for every shopper, `item_baskets` to `log_price`."""
-    leaf, middle = _sold_in(table.leaf, stats.lately), _sold_in(table.middle, stats.lately)
-    return np.column_stack(
-        [
-            stats.baskets,
-            stats.users,
-            stats.repeat,
-            stats.trend,
-            stats.quiet_days,
-            stats.interval_days,
-            stats.lately,
-            stats.newcomers,
-            stats.basket_size,
-            np.expm1(stats.lately) / (1 + leaf),
-            leaf,
-            middle,
-            log_price,
-        ]
-    )
-
-
-def _sold_in(codes: Int32Array, lately: Float32Array) -> Float32Array:
-    """float32 [items]: recent sales of the category each item is in; 0 for items without one."""
+def _sold(codes: Int32Array, lately: Float32Array) -> Float32Array:
+    """float32 [codes]: recent sales of each category."""
     known = codes != UNKNOWN
     totals = np.bincount(codes[known], np.expm1(lately[known]), int(codes.max(initial=0)) + 1)
-    return np.where(known, totals[np.where(known, codes, 0)], 0).astype(np.float32)
+    return totals.astype(np.float32)
+
+
+def _of_category(sold: Float32Array, codes: Int32Array) -> Float32Array:
+    """float32 [items]: of the category each item is in; 0 for items without one."""
+    found: Float32Array = np.where(codes != UNKNOWN, sold[np.maximum(codes, 0)], 0).astype(np.float32)
+    return found

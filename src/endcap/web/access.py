@@ -16,7 +16,7 @@ from endcap.app.audit import acting
 from endcap.core.errors import EndcapError
 from endcap.web.buckets import Buckets
 from endcap.web.problems import endcap_problem, problem_response
-from endcap.web.scopes import scope_of
+from endcap.web.scopes import OF_ALL_SHOPS, scope_of
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -28,12 +28,11 @@ RETRY_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may go on. name: who pays for it, the key's id or an address. owe: pays for more events than the
-    one that every writing request is taken for."""
+    """A request that may go on. key_id: "" where no key is needed. owe: pays for more events than the one that every
+    writing request is taken for."""
 
     shop: Shop
     key_id: str
-    name: str
     owe: Callable[[int], None]
 
 
@@ -82,6 +81,8 @@ class Access:
             scope["state"]["key_id"] = key_id
             if needed not in holder.key.scopes:
                 return _lacking(needed)
+            if scope["path"] in OF_ALL_SHOPS and shop is not self._tenants.shops[0]:
+                return _of_others()
         most = self._tenants.shops[0].config.limits.in_flight
         if most and self._in_flight >= most:
             return _busy()
@@ -106,12 +107,12 @@ class Access:
             if wait_s:
                 return _too_often(wait_s, f"{limits.reads_per_s:g} answers")
         if needed is not keys.Scope.WRITE or not limits.events_per_s:
-            return Admitted(shop, key_id, name, _free)
+            return Admitted(shop, key_id, _free)
         account, rate, burst = f"write {name}", limits.events_per_s, limits.event_burst
         wait_s = self._buckets.take(account, rate, burst)
         if wait_s:
             return _too_often(wait_s, f"{rate:g} events")
-        return Admitted(shop, key_id, name, lambda events: self._buckets.owe(account, rate, burst, max(0, events - 1)))
+        return Admitted(shop, key_id, lambda events: self._buckets.owe(account, rate, burst, max(0, events - 1)))
 
 
 def _free(_events: int) -> None:
@@ -151,6 +152,15 @@ def _lacking(needed: keys.Scope) -> JSONResponse:
         "Authorization",
         f"Use a key that was made with --scopes {needed}.",
         {"WWW-Authenticate": challenge},
+    )
+
+
+def _of_others() -> JSONResponse:
+    return problem_response(
+        403,
+        "This is told of all shops together.",
+        "Authorization",
+        "Use a key of the shop that is named first after `endcap serve`.",
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from endcap.app.keys import Scope
 
-OPEN = frozenset({"/health/live", "/health/ready"})
+OPEN = frozenset({"/health/live", "/health/ready", "/api/health/live", "/api/health/ready"})
+OF_ALL_SHOPS = frozenset({"/metrics"})  # tells of the process, so a key of one shop among several may not ask
 ASKING = frozenset({"GET", "HEAD"})
 READS = ("/v1/recommendations", "/v1/search", "/v1/items", "/v1/users", "/docs", "/openapi.json", "/api")
 POSTED_QUESTIONS = ("/v1/recommendations", "/v1/search", "/api/session")  # with what does not fit in a query string

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,6 +26,7 @@ from endcap.web import (
     routes_docs,
     routes_events,
     routes_health,
+    routes_items,
     routes_recommendations,
     routes_search,
     routes_users,
@@ -32,7 +34,9 @@ from endcap.web import (
 from endcap.web.access import Access
 from endcap.web.answers import answer_threads
 from endcap.web.bodies import Bodies
+from endcap.web.catalogue_schemas import with_items
 from endcap.web.document import completed
+from endcap.web.gorse import routes_catalogue, routes_feedback, routes_lists
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
 from endcap.web.metrics import Measured, Metrics, watching
 from endcap.web.openapi import with_messages
@@ -50,7 +54,11 @@ ROUTES = (
     routes_events,
     routes_recommendations,
     routes_search,
+    routes_items,
     routes_users,
+    routes_feedback,
+    routes_catalogue,
+    routes_lists,
     routes_admin,
     routes_health,
     metrics,
@@ -77,7 +85,7 @@ def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
     )
     app.state.tenants = Tenants(shops, keys_required=keys_required)
     app.state.metrics = Metrics()
-    app.state.media, app.state.answers = {}, answer_threads()
+    app.state.media, app.state.answers, app.state.gorse = {}, answer_threads(), WeakKeyDictionary()
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
     app.add_middleware(Bodies)
@@ -90,7 +98,7 @@ def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
         app.include_router(routes.router)
     generate = app.openapi
     most = shops[0].config.limits.max_batch
-    app.openapi = cache(lambda: completed(with_messages(generate()), most))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: completed(with_items(with_messages(generate())), most))  # type: ignore[method-assign]
     return app
 
 

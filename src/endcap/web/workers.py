@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from endcap.app.logs import configure
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.web.server import listen, served, settings, url_of
 
-START_S = 60  # a worker reads its libraries and its release before it says that it lives
+LOG = logging.getLogger(__name__)
+START_S = 600
+LOOK_AGAIN_S = 0.5
 
 
 def serve_workers(
@@ -39,21 +44,40 @@ def serve_workers(
         is_keyed, wanted = bool(shops[0].keys.known()), shops[0].config.serve
         served(*shops, keys_required=is_keyed)
     with listen(host or wanted.host, wanted.port if port is None else port, is_keyed=is_keyed) as listener:
-        app = partial(_opened, tuple(folders), is_keyed)
-        further = {"factory": True, "workers": workers, "timeout_worker_healthcheck": START_S}
-        _Workers(settings(app, wanted.trusted_proxies, **further), listener, announce).run()
+        config = settings(
+            partial(_opened, tuple(folders), is_keyed), wanted.trusted_proxies, factory=True, workers=workers
+        )
+        _Workers(config, listener, partial(announce, url_of(listener))).run()
 
 
 class _Workers(Multiprocess):
-    def __init__(self, config: Config, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    """announce: is called once every worker takes requests."""
+
+    def __init__(self, config: Config, listener: socket.socket, announce: Callable[[], None]) -> None:
         super().__init__(config, [listener])
-        self._announce: Callable[[], None] | None = partial(announce, url_of(listener))
+        self._announce = announce
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        Thread(target=self._tell, name="endcap-workers", daemon=True).start()
 
     def keep_subprocess_alive(self) -> None:
-        super().keep_subprocess_alive()
-        if self._announce and all(process.is_ready(timeout=1) for process in self.processes):
-            self._announce()
-            self._announce = None
+        """Start a worker again that ended. What it replaces also asks each worker whether it lives, and takes one that
+        is still reading its libraries for one that hangs."""
+        for place, worker in enumerate(self.processes):
+            if worker.process.is_alive() or self.should_exit.is_set():
+                continue
+            LOG.warning("Worker %s ended with code %s; another one is started.", worker.pid, worker.exitcode)
+            worker.join()
+            self.processes[place] = Process(self.config, self.sockets)
+            self.processes[place].start()
+
+    def _tell(self) -> None:
+        while not self.should_exit.is_set():
+            if all(worker.wait_until_ready(START_S, self.should_exit) for worker in tuple(self.processes)):
+                self._announce()
+                return
+            self.should_exit.wait(LOOK_AGAIN_S)
 
 
 def _opened(folders: Sequence[Path], is_keyed: bool) -> ASGIApp:
