@@ -44,7 +44,8 @@ class Instruments:
     """Names are `endcap_` and that of the attribute; counters end with `_total` when they are read."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # a second series for each counter and histogram, which nobody asks for
+        # a second series for each counter and histogram, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]
 
         def counter(name: str, meaning: str, *labels: str) -> Bound[Counter]:
             return Bound(Counter(f"endcap_{name}", meaning, labels, registry=registry))

@@ -134,9 +134,11 @@ class Metrics:
                 self._shared.stand()
 
     def exposition(self, shop: Shop) -> bytes:
-        """Prometheus' text format, without what is told of other shops than the one that the caller may reach."""
+        """Prometheus' text format. The first shop is that of whoever runs the process, and shows all shops; another
+        shows itself alone."""
         self.bring_up_to_date()
-        others = frozenset(watched.name for watched in self._watched if watched.shop is not shop)
+        hidden = self._watched if all(watched.shop is not shop for watched in self._watched[:1]) else []
+        others = frozenset(watched.name for watched in hidden if watched.shop is not shop)
         everything = self.registry if self._shared is None else self._shared.together()
         return generate_latest(_Without(others, everything) if others else everything)
 
