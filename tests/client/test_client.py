@@ -119,7 +119,7 @@ def test_health_says_what_is_wrong(client, shop):
     assert client.health().ready
     shop.close()
     health = client.health()
-    assert (health.ready, health.problem.count("closed")) == (False, 1)
+    assert (health.ready, health.problem.count("closed")) == (True, 1)  # answers go on without the log
 
 
 @pytest.mark.parametrize("statuses", [(503,), (429, 502, 504)])

@@ -100,7 +100,7 @@ def test_the_standing_of_the_process(client, scrape, shop):
     assert scrape("process_resident_memory_bytes") > 0
     client.post("/v1/events", json={"event_type": "view", "user_id": "u", "item_id": "dairy-000"})
     assert scrape("endcap_log_lag_events") == 1
-    client.get("/v1/recommendations")
+    client.get("/v1/recommendations", params={"user_id": "u"})
     assert scrape("endcap_log_lag_events") == 0
 
 

@@ -18,7 +18,7 @@ from endcap.app.publish import Release, build_pipeline
 from endcap.app.search import personal
 from endcap.core.types import Float32Array, Item
 from endcap.features.ids import UNKNOWN
-from endcap.features.items import NAMED, texts_of
+from endcap.features.items import NAMED, price_of, texts_of
 from endcap.features.words import words_of
 from endcap.index.lexical import LexicalIndex
 from endcap.recommend.arrivals import WideVectors, WideWords
@@ -47,7 +47,7 @@ class LiveCatalogue:
         return int(self._loaded.manifest.data.get("items_version", 0))
 
     def apply(self, items: Sequence[Item]) -> None:
-        """Take over items as they are now. Of those that are new, the ones that may not be shown wait until they may."""
+        """Take over items as they are now. New ones that may not be shown wait until they may."""
         ids = self.release.fitted.table.ids
         known = [item for item in items if ids.position(item.item_id) != UNKNOWN]
         new = [item for item in items if ids.position(item.item_id) == UNKNOWN and item.availability.shown]
@@ -70,7 +70,7 @@ class LiveCatalogue:
         for item in table.renamed(items):
             self._put(item)
         places = table.ids.positions(item.item_id for item in items)
-        table.price[places] = [np.nan if item.price is None else item.price for item in items]
+        table.price[places] = [price_of(item) for item in items]
         release.pipeline.hydrator.reprice(places.astype(np.int64))
         release.eligible.shown[places] = [item.availability.shown for item in items]
 

@@ -19,6 +19,7 @@ from endcap.core.types import Availability, Float32Array, Int32Array, Int64Array
 from endcap.features.ids import UNKNOWN, Vocabulary
 
 Worded = Literal["title", "brand", "categories", "description"]
+HIGHEST = float(np.finfo(np.float32).max)  # prices are kept, and compared, in this precision
 NAMED: tuple[Worded, ...] = ("title", "categories")
 
 
@@ -128,7 +129,7 @@ class ItemTable:
         place = len(self.ids) if place == UNKNOWN else place
         for level, text in _coded(item).items():
             getattr(self, level)[place] = self._code(level, text)
-        self.price[place] = np.nan if item.price is None else item.price
+        self.price[place] = price_of(item)
         self.created_ms[place] = item.created_ms or 0
         self.changed[place] = item
         self.ids.add(item.item_id)
@@ -169,6 +170,11 @@ class ItemTable:
     @classmethod
     def load(cls, path: Path) -> ItemTable:
         return cls.build(pl.read_parquet(path))
+
+
+def price_of(item: Item) -> float:
+    """Within float32; NaN where it is unknown."""
+    return np.nan if item.price is None else min(item.price, HIGHEST)
 
 
 def texts_of(items: Sequence[Item], fields: Sequence[Worded] = NAMED) -> list[str]:

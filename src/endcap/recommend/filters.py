@@ -13,7 +13,7 @@ from endcap.core.protocols import Filter
 from endcap.core.ranking import among
 from endcap.core.slates import NONE_SHOWN, Hashes, item_hashes, parse
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
-from endcap.features.items import ItemTable
+from endcap.features.items import HIGHEST, ItemTable
 
 HIDE_BOUGHT = frozenset({Placement.DISCOVERY})
 PURCHASE = EventType.PURCHASE.code
@@ -121,9 +121,9 @@ class InPriceRange:
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         mask = np.ones(len(items), np.bool_)
         if query.min_price is not None:
-            mask &= self._table.price[items] >= query.min_price
+            mask &= self._table.price[items] >= min(query.min_price, HIGHEST)
         if query.max_price is not None:
-            mask &= self._table.price[items] <= query.max_price
+            mask &= self._table.price[items] <= min(query.max_price, HIGHEST)
         return mask
 
 
