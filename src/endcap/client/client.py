@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 import msgspec
 
@@ -96,7 +96,7 @@ def _waiting(make: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
     def method(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.send(make(*args, **kwargs))
 
-    return method
+    return cast("Callable[Concatenate[Client, P], T]", method)
 
 
 def _awaited(make: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
@@ -104,7 +104,7 @@ def _awaited(make: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P]
     async def method(self: AsyncClient, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.send(make(*args, **kwargs))
 
-    return method
+    return cast("Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]", method)
 
 
 class Client(_Sender["httpx.Client"]):
