@@ -85,7 +85,7 @@ def insert(connection: Connection, schema: str, rows: Rows) -> dict[str, int]:
         first.setdefault(row[0], row)
     columns = [list(column) for column in zip(*first.values(), strict=True)] or [[] for _ in _NAMES]
     found = connection.execute(_INSERT, columns).fetchall()
-    return dict(found)
+    return {str(row[0]): int(row[1]) for row in found}
 
 
 def are_recorded(connection: Connection, seqs: dict[str, int]) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class PostgresStore(Store):
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         query = "SELECT item_id, title FROM items WHERE item_id = ANY(%s)"
         rows = self.database.read(lambda connection: connection.execute(query, (list(item_ids),)).fetchall())
-        return dict(rows)
+        return {str(row[0]): str(row[1]) for row in rows}
 
     def availability(self) -> list[tuple[str, str]]:
         query = "SELECT item_id, availability FROM items"
@@ -192,7 +193,7 @@ class PostgresStore(Store):
     def quarantine_counts(self) -> dict[str, int]:
         query = "SELECT rule, count(*) FROM quarantine GROUP BY rule ORDER BY min(position)"
         rows = self.database.read(lambda connection: connection.execute(query).fetchall())
-        return dict(Counter(dict(rows)).most_common())
+        return dict(Counter({str(row[0]): int(row[1]) for row in rows}).most_common())
 
     def copy_to(self, folder: Path) -> None:
         with SqliteStore.open(folder, create=True) as copied:
@@ -202,9 +203,8 @@ class PostgresStore(Store):
     def verify(self) -> list[str]:
         problems = []
         for table in ("meta", "events", "items", "users", "quarantine"):
-            query = f"SELECT sum(length(whole::text)) FROM {table} AS whole".encode()  # noqa: S608
             try:
-                self.database.read(lambda connection, query=query: connection.execute(query).fetchone())
+                self.database.read(partial(postgres_catalogue.read_all, table=table))
             except ServiceError as error:
                 problems.append(f"{self.database.where}, table {table}: {error.what}")
         return problems

@@ -203,7 +203,8 @@ class SqliteStore(Store):
 
     def put_items(self, items: pl.DataFrame | Sequence[Item]) -> int:
         rows = catalogue.item_rows(items)
-        return self._writing().run(lambda connection: catalogue.put_items(connection, rows))
+        self._writing().run(lambda connection: catalogue.put_items(connection, rows))
+        return len(rows.whole)
 
     def patch_items(self, rows: Sequence[Mapping[str, Any]]) -> int:
         groups = catalogue.patch_rows(rows)
@@ -237,7 +238,8 @@ class SqliteStore(Store):
 
     def put_users(self, users: pl.DataFrame) -> int:
         rows = catalogue.user_rows(users)
-        return self._writing().run(lambda connection: catalogue.put_users(connection, rows))
+        self._writing().run(lambda connection: catalogue.put_users(connection, rows))
+        return len(rows.whole)
 
     def users(self) -> pl.DataFrame:
         with self._reading() as connection:
