@@ -205,7 +205,7 @@ def described(config: type[BaseModel], head: list[str]) -> str:
     if top:
         lines += [*TABLE, *top, ""]
     for name, section in sections:
-        rows = [_row(entry.alias or key, entry) for key, entry in section.model_fields.items()]
+        rows = [_row(key, entry) for key, entry in section.model_fields.items()]
         lines += [f"## `[{name}]`", "", *TABLE, *rows, ""]
     return "\n".join(lines)
 

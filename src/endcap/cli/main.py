@@ -17,6 +17,7 @@ from endcap.cli import (
     demo,
     finetuning,
     ingesting,
+    keeping,
     pretraining,
     recommending,
     releasing,
@@ -86,6 +87,9 @@ app.command(epilog="Example: endcap evaluate --shop myshop")(training.evaluate)
 app.command(epilog="Example: endcap publish 20260101T120000-3fa9c1 --shop myshop")(releasing.publish)
 app.command(epilog="Example: endcap rollback --shop myshop")(releasing.rollback)
 app.command(epilog="Example: endcap releases --shop myshop")(releasing.releases)
+app.command(epilog="Example: endcap backup backups/monday --shop myshop")(keeping.backup)
+app.command(epilog="Example: endcap restore backups/monday --shop mended")(keeping.restore)
+app.command(epilog="Example: endcap verify --shop myshop")(keeping.verify)
 app.command(epilog="Example: endcap recommend --user 42 -n 5 --placement cart --cart 1082185,995242 --shop myshop")(
     recommending.recommend
 )

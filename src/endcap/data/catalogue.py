@@ -68,7 +68,7 @@ def user_rows(users: pl.DataFrame) -> Rows:
 
 def patch_rows(rows: Sequence[Mapping[str, Any]]) -> list[Rows]:
     """Checked rows for `put_items`: those that follow one another and name the same fields together."""
-    return [item_rows(_patch_frame(names, list(group))) for names, group in groupby(rows, lambda row: sorted(row))]
+    return [item_rows(_patch_frame(names, list(group))) for names, group in groupby(rows, sorted)]
 
 
 def put_items(connection: apsw.Connection, *groups: Rows) -> int:

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
+import polars as pl
 
 from endcap.core.artifacts import flush
 from endcap.core.errors import CallerError, EndcapError, NotFoundError, ServiceError
@@ -70,7 +71,7 @@ def translated(where: Path) -> Iterator[None]:
         raise ServiceError(
             f"The disk is full: {error}.", where=str(where), next_step="Free some space; nothing written was lost."
         ) from error
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise ServiceError(
             f"A file cannot be read or written: {error}.",
             where=str(where),
@@ -147,6 +148,24 @@ def connect_reader(folder: Path) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def copy(source: apsw.Connection, folder: Path) -> None:
+    """Write the database of one moment into another folder; whoever writes to the source goes on writing."""
+    with translated(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing(apsw.Connection(str(folder / FILE))) as target, target.backup("main", source, "main") as backup:
+            backup.step(-1)
+        settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Leave the database as one file that reading does not change, until the next writer opens it."""
+    with translated(folder):
+        with closing(apsw.Connection(str(folder / FILE))) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        flush(folder / FILE)
+        flush(folder)
 
 
 def get_meta(connection: apsw.Connection, key: str, default: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,34 +23,52 @@ SegmentJob = Callable[[apsw.Connection], tuple[pl.Series, int]]
 _NAMES = tables.names(tables.EVENTS)
 _REQUIRED = [column.name for column in tables.EVENTS if not column.nullable and column.name != "event_id"]
 SCHEMA = {**tables.schema(tables.EVENTS), "seq": pl.Int64()}
-_INSERT = (
-    f"INSERT INTO events (seq, {', '.join(_NAMES)}) VALUES (?{', ?' * len(_NAMES)})"  # noqa: S608
-    " ON CONFLICT (event_id) DO NOTHING"
-)
+_INSERT = f"INSERT INTO events ({', '.join(_NAMES)}, seq) VALUES (?{', ?' * len(_NAMES)})"  # noqa: S608
+_HELD = "SELECT event_id FROM events WHERE event_id IN (SELECT value FROM json_each(?))"
 _SELECT = f"SELECT {', '.join(_NAMES)}, seq FROM events WHERE seq > ? ORDER BY seq"  # noqa: S608
 _SELECT_OF = (
     f"SELECT {', '.join(_NAMES)}, seq FROM events"  # noqa: S608
     " WHERE user_id IN (SELECT value FROM json_each(?)) AND seq > ? ORDER BY seq"
 )
+_TS_MS = _NAMES.index("ts_ms")
 _INT64 = range(-(2**63), 2**63)
+_EVENT = {field.name: field for field in msgspec.structs.fields(Event)}
+# An event whose fields stand in the order of the table's columns, so that its tuple is a row.
+_Recorded = msgspec.defstruct(
+    "Event",
+    [
+        (name, _EVENT[name].type) if _EVENT[name].required else (name, _EVENT[name].type, _EVENT[name].default)
+        for name in _NAMES
+    ],
+    kw_only=True,
+    forbid_unknown_fields=True,
+)
+_DECODER = msgspec.json.Decoder(list[_Recorded])  # type: ignore[valid-type]
 
 
 def event_rows(events: Sequence[Event]) -> Rows:
     """One tuple an event, in the order of `tables.EVENTS`. CallerError if one is not what its annotations say."""
     try:
-        sound = msgspec.json.decode(msgspec.json.encode(events), type=list[Event])
+        rows = [msgspec.structs.astuple(event) for event in _DECODER.decode(msgspec.json.encode(events))]
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise CallerError(
             f"An event is not valid: {error}.", where="events", next_step="Mend it and send the batch again."
         ) from error
-    for position, event in enumerate(sound):
-        if event.ts_ms not in _INT64:
+    for position, row in enumerate(rows):
+        if row[_TS_MS] not in _INT64:
             raise CallerError(
-                f"The time {event.ts_ms} is not a number of milliseconds.",
+                f"The time {row[_TS_MS]} is not a number of milliseconds.",
                 where=f"events[{position}].ts_ms",
                 next_step="Send UTC milliseconds.",
             )
-    return [_row_of(event) for event in sound]
+    fresh = iter(fresh_ids(sum(not row[0] for row in rows)))
+    return [(event_id or next(fresh), kind.value, *rest) for event_id, kind, *rest in rows]
+
+
+def fresh_ids(count: int) -> list[str]:
+    """Event ids of 32 hex digits, by lot: 128 bits each."""
+    digits = os.urandom(16 * count).hex()
+    return [digits[at : at + 32] for at in range(0, len(digits), 32)]
 
 
 def checked_table(frame: pl.DataFrame) -> pl.DataFrame:
@@ -70,25 +88,29 @@ def checked_table(frame: pl.DataFrame) -> pl.DataFrame:
             next_step="Clean the table first.",
         )
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
-    unnamed = table["event_id"].is_null() | (table["event_id"] == "")
+    unnamed = table["event_id"].is_null() | (table["event_id"] == "").fill_null(True)
     if not unnamed.any():
         return table
-    ids = [event_id or uuid.uuid4().hex for event_id in table["event_id"].to_list()]
-    return table.with_columns(pl.Series("event_id", ids, pl.String))
+    ids = table["event_id"].scatter(unnamed.arg_true(), fresh_ids(int(unnamed.sum())))
+    return table.with_columns(ids)
 
 
 def insert(connection: apsw.Connection, rows: Rows, files: SegmentFiles) -> tuple[list[bool], int]:
     """Inserts what is new; returns which rows were, and the newest seq. Must run inside a write transaction."""
-    ids = pl.Series([row[0] for row in rows], dtype=pl.String)
-    in_segments = files.holding(ids, hash_ids(ids)).tolist() if files.any_committed else [False] * len(rows)
-    seq, fresh = last_seq(connection), []
-    for row, is_held in zip(rows, in_segments, strict=True):
-        is_fresh = not is_held
+    ids = [row[0] for row in rows]
+    held = {event_id for (event_id,) in connection.execute(_HELD, (msgspec.json.encode(ids).decode(),))}
+    if files.any_committed:
+        series = pl.Series(ids, dtype=pl.String)
+        held.update(series.filter(pl.Series(files.holding(series, hash_ids(series)))))
+    seq, fresh, numbered = last_seq(connection), [], []
+    for row in rows:
+        is_fresh = row[0] not in held
         if is_fresh:
-            connection.execute(_INSERT, (seq + 1, *row))
-            is_fresh = connection.changes() == 1
-        seq += is_fresh
+            held.add(row[0])
+            seq += 1
+            numbered.append((*row, seq))
         fresh.append(is_fresh)
+    connection.executemany(_INSERT, numbered)
     return fresh, seq
 
 
@@ -120,24 +142,6 @@ def events_of(frame: pl.DataFrame) -> list[tuple[int, Event]]:
 def as_events(rows: Iterable[tuple[Any, ...]]) -> list[tuple[int, Event]]:
     """(seq, event) of rows in the columns of `tables.EVENTS`, then `seq`."""
     return [(row[-1], _event_of(row)) for row in rows]
-
-
-def _row_of(event: Event) -> tuple[Any, ...]:
-    return (
-        event.event_id or uuid.uuid4().hex,
-        event.event_type.value,
-        event.user_id,
-        event.ts_ms,
-        event.item_id,
-        event.session_id,
-        event.quantity,
-        event.price,
-        event.currency,
-        event.value,
-        event.query,
-        event.placement,
-        event.recommendation_id,
-    )
 
 
 def _event_of(row: tuple[Any, ...]) -> Event:

@@ -13,6 +13,7 @@ from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Store
 
 VARIABLE = "ENDCAP_STORE_URL"
+EMBEDDED = ("", "sqlite")
 SCHEMES = ("postgresql://", "postgres://")
 
 
@@ -26,13 +27,21 @@ class StoreConfig(Section):
         "SQLite in the workspace. The environment variable `ENDCAP_STORE_URL` wins, so that no password need be in "
         "a file.",
     )
-    schema_name: str = Field(
+    namespace: str = Field(
         "endcap",
-        alias="schema",
         pattern=r"^[a-z_][a-z0-9_]{0,47}$",
-        description="Schema of the Postgres database that holds this shop; one for each shop that shares it.",
+        description="Schema of the Postgres database that holds this shop: one for each shop that shares the database.",
     )
     connections: int = Field(8, ge=1, le=256, description="Most connections to Postgres a process opens for reading.")
+
+
+def is_embedded(config: StoreConfig) -> bool:
+    """Whether the store is the workspace's own."""
+    return store_url(config) in EMBEDDED
+
+
+def store_url(config: StoreConfig) -> str:
+    return os.environ.get(VARIABLE) or config.url
 
 
 def open_store(
@@ -44,14 +53,14 @@ def open_store(
     `PostgresStore.open` do.
     """
     chosen = config or StoreConfig()
-    url = os.environ.get(VARIABLE) or chosen.url
+    url = store_url(chosen)
     if url.startswith(SCHEMES):
         from endcap.data.postgres_store import PostgresStore
 
         return PostgresStore.open(
-            url, chosen.schema_name, create=create, read_only=read_only, connections=chosen.connections
+            url, chosen.namespace, create=create, read_only=read_only, connections=chosen.connections
         )
-    if url:
+    if url not in EMBEDDED:
         raise CallerError(
             "The URL of the store does not begin with postgresql://.",
             where="[store] url",

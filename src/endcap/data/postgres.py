@@ -70,11 +70,13 @@ class Database:
     """
 
     def __init__(self, url: str, schema: str, connections: int) -> None:
-        url, self.schema = _without_schema(url, schema)
         try:
+            url, self.schema = _without_schema(url, schema)
             given = conninfo_to_dict(url)
+            # Part of a password that was not percent-encoded may look like a port.
+            int(str(given.get("port", "0")).replace(",", ""))
             self._conninfo = make_conninfo(url, **{key: text for key, text in _SAFE.items() if key not in given})
-        except psycopg.Error:
+        except (psycopg.Error, ValueError):
             # The driver's own words may quote a part of the password.
             raise CallerError(
                 "The URL of the store cannot be read.",

@@ -71,6 +71,11 @@ def read_refused(connection: Connection) -> list[tuple[Any, ...]]:
     return connection.execute(f"SELECT {_REFUSED} FROM quarantine ORDER BY position".encode()).fetchall()  # noqa: S608
 
 
+def read_all(connection: Connection, table: str) -> None:
+    """Read every row of a table whole, so that what is damaged is met."""
+    connection.execute(f"SELECT sum(length(whole::text)) FROM {table} AS whole".encode())  # noqa: S608
+
+
 def _upsert(connection: Connection, table: str, names: list[str], rows: Rows) -> None:
     if any(type(value) is str and "\0" in value for row in rows.whole for value in row):
         raise DataError("A text holds a NUL character.", where=table, next_step="Send it without.")

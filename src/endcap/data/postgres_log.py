@@ -20,7 +20,7 @@ from endcap.data.postgres import Connection, Database, begin
 
 LOCK = "events"
 PAGE = 100_000
-STEP = 100_000
+STEP = 50_000
 
 _NAMES = tables.names(tables.EVENTS)
 _TEXTS = [column.name for column in tables.EVENTS if column.dtype == pl.String()]
@@ -85,7 +85,7 @@ def insert(connection: Connection, schema: str, rows: Rows) -> dict[str, int]:
         first.setdefault(row[0], row)
     columns = [list(column) for column in zip(*first.values(), strict=True)] or [[] for _ in _NAMES]
     found = connection.execute(_INSERT, columns).fetchall()
-    return {event_id: seq for event_id, seq in found}
+    return {str(row[0]): int(row[1]) for row in found}
 
 
 def are_recorded(connection: Connection, seqs: dict[str, int]) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,14 +18,18 @@ import psycopg
 from endcap.core import tables
 from endcap.core.errors import CallerError, ServiceError
 from endcap.core.types import Event, Item
-from endcap.data import catalogue, log, postgres_catalogue, postgres_log
+from endcap.data import catalogue, database, log, postgres_catalogue, postgres_log
 from endcap.data.commits import GroupCommit
 from endcap.data.log import Rows
 from endcap.data.postgres import Connection, Database, get_meta, rollback
+from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, AppendedTable, Counts, Store
+from endcap.data.transfer import transfer
 
 # Below this many rows a table is inserted as live events are; above, it is copied in.
 COPY_MIN_ROWS = 2_000
+
+COUNTED = ("events", "items", "users", "quarantine")
 
 _Outcome = tuple[list[bool], int]
 
@@ -34,12 +40,12 @@ class PostgresStore(Store):
     Writes of this process share transactions; processes take turns by a lock that is held until a commit can be seen.
     """
 
-    def __init__(self, database: Database, *, read_only: bool) -> None:
-        self.database = database
+    def __init__(self, opened: Database, *, read_only: bool) -> None:
+        self.database = opened
         self._bulk = threading.Lock()
         self._writer: Connection | None = None
         self._closed = False
-        self._commits = None if read_only else GroupCommit(self._transact, database.where)
+        self._commits = None if read_only else GroupCommit(self._transact, opened.where)
 
     @classmethod
     def open(
@@ -49,9 +55,9 @@ class PostgresStore(Store):
 
         ServiceError where the database cannot be reached; CallerError where the URL cannot be read.
         """
-        database = Database(url, schema, connections)
-        database.open(create=create and not read_only)
-        return cls(database, read_only=read_only)
+        opened = Database(url, schema, connections)
+        opened.open(create=create and not read_only)
+        return cls(opened, read_only=read_only)
 
     def __repr__(self) -> str:
         return f"PostgresStore({self.database.where})"
@@ -108,7 +114,7 @@ class PostgresStore(Store):
 
     def counts(self) -> Counts:
         def read(connection: Connection) -> Counts:
-            query = ", ".join(f"(SELECT count(*) FROM {name})" for name in ("events", "items", "users", "quarantine"))
+            query = ", ".join(f"(SELECT count(*) FROM {name})" for name in COUNTED)  # noqa: S608
             row = connection.execute(f"SELECT {query}".encode()).fetchone()
             events, items, users, refused = row or (0, 0, 0, 0)
             return Counts(events, events, 0, items, users, refused)
@@ -141,7 +147,7 @@ class PostgresStore(Store):
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         query = "SELECT item_id, title FROM items WHERE item_id = ANY(%s)"
         rows = self.database.read(lambda connection: connection.execute(query, (list(item_ids),)).fetchall())
-        return {item_id: title for item_id, title in rows}
+        return {str(row[0]): str(row[1]) for row in rows}
 
     def availability(self) -> list[tuple[str, str]]:
         query = "SELECT item_id, availability FROM items"
@@ -183,14 +189,18 @@ class PostgresStore(Store):
     def quarantine_counts(self) -> dict[str, int]:
         query = "SELECT rule, count(*) FROM quarantine GROUP BY rule ORDER BY min(position)"
         rows = self.database.read(lambda connection: connection.execute(query).fetchall())
-        return dict(Counter(dict(rows)).most_common())
+        return dict(Counter({str(row[0]): int(row[1]) for row in rows}).most_common())
+
+    def copy_to(self, folder: Path) -> None:
+        with SqliteStore.open(folder, create=True) as copied:
+            transfer(self, copied)
+        database.settle(folder)
 
     def verify(self) -> list[str]:
         problems = []
         for table in ("meta", "events", "items", "users", "quarantine"):
-            query = f"SELECT sum(length(whole::text)) FROM {table} AS whole".encode()  # noqa: S608
             try:
-                self.database.read(lambda connection, query=query: connection.execute(query).fetchone())
+                self.database.read(partial(postgres_catalogue.read_all, table=table))
             except ServiceError as error:
                 problems.append(f"{self.database.where}, table {table}: {error.what}")
         return problems
@@ -220,7 +230,7 @@ class PostgresStore(Store):
         try:
             seqs = self._inserted(rows)
         except psycopg.OperationalError:
-            if self._writer is not None and not self._writer.broken:
+            if self._writer is None or not self._writer.broken:
                 raise
             # The server was restarted since the last write: nothing of this was committed, so begin anew, once.
             seqs = self._inserted(rows)
@@ -250,7 +260,9 @@ class PostgresStore(Store):
 
     def _connection(self) -> Connection:
         """The writing thread's connection, opened again where it died."""
-        if self._writer is None or self._writer.closed:
+        if self._writer is not None and self._writer.closed:
+            self._writer = None
+        if self._writer is None:
             self._writer = self.database.connect()
         return self._writer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def scan(workspace: Path) -> pl.LazyFrame:
     """Every refused row, oldest first."""
     paths = _files(workspace)
     return pl.scan_parquet(paths) if paths else tables.empty(tables.QUARANTINE).lazy()
+
+
+def copy_to(workspace: Path, other: Path) -> None:
+    """Copy every file into another store's folder."""
+    (other / FOLDER).mkdir(exist_ok=True)
+    for path in _files(workspace):
+        shutil.copyfile(path, other / FOLDER / path.name)
+        flush(other / FOLDER / path.name)
 
 
 def counts(workspace: Path) -> dict[str, int]:

@@ -11,6 +11,7 @@ A segment exists from the moment its row is committed. Files without a row are w
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,12 +111,18 @@ class SegmentFiles:
         name = f"{number:06d}"
         events, ids = self.events_path(name), self.ids_path(name)
         beside = [path.with_name(f".{path.name}.tmp") for path in (events, ids)]
-        frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
-        with beside[1].open("wb") as file:
-            np.save(file, np.sort(hashes))
-        for temporary, path in zip(beside, (events, ids), strict=True):
-            flush(temporary)
-            temporary.rename(path)
+        try:
+            frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
+            with beside[1].open("wb") as file:
+                np.save(file, np.sort(hashes))
+            for temporary, path in zip(beside, (events, ids), strict=True):
+                flush(temporary)
+                temporary.rename(path)
+        except BaseException:
+            # On a full disk the part that was written would take the space that is needed to go on.
+            for path in (*beside, events, ids):
+                path.unlink(missing_ok=True)
+            raise
         flush(self.folder)
         flush(self.folder.parent)
         return Segment(name, frame.height, events.stat().st_size, _sha256(events), ids.stat().st_size, _sha256(ids))
@@ -172,6 +179,16 @@ class SegmentFiles:
         """The segment's events with their seq."""
         rows = pl.scan_parquet(self.events_path(segment.name), row_index_name="seq", row_index_offset=segment.first_seq)
         return rows.select(pl.exclude("seq"), pl.col("seq").cast(pl.Int64))
+
+    def copy_to(self, store: Path, segments: list[Segment]) -> None:
+        """Copy the files of some segments into the folder of another store."""
+        target = SegmentFiles(store)
+        target.folder.mkdir(exist_ok=True)
+        for segment in segments:
+            for path in (self.events_path(segment.name), self.ids_path(segment.name)):
+                shutil.copyfile(path, target.folder / path.name)
+                flush(target.folder / path.name)
+        flush(target.folder)
 
     def verify(self, connection: apsw.Connection) -> list[str]:
         """A sentence for each file whose checksum differs from what was committed."""

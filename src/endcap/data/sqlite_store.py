@@ -14,8 +14,9 @@ import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ SEGMENT_MIN_ROWS = 2_000
 
 
 Job = Callable[[apsw.Connection], Any]
+# What waits to be written: events to append, or anything else.
+Work = log.Rows | Job
 
 
 class SqliteStore(Store):
-    """Use `SqliteStore.open` to write (one at a time) or `Store.open_reader`; close it, or use it as a context manager."""
+    """Use `SqliteStore.open` to write (one at a time) or `SqliteStore.open_reader`; close it, or use it in a `with`."""
 
     def __init__(self, folder: Path, lock: apsw.Connection | None, connection: apsw.Connection | None) -> None:
         self.folder = folder
@@ -52,7 +55,7 @@ class SqliteStore(Store):
         self._readers_lock = threading.Lock()
         self._closed = False
         self._writer_connection = connection
-        self._commits: GroupCommit[Job] | None = None
+        self._commits: GroupCommit[Work] | None = None
         self._segments_written = 0
         self._position: tuple[int, tuple[int, int]] | None = None
         if connection is None:
@@ -60,7 +63,7 @@ class SqliteStore(Store):
         self._files.sweep(connection)
         self._files.reload(connection)
         self._segments_written = max((int(segment.name) for segment in list_segments(connection)), default=0)
-        self._commits = GroupCommit(partial(transact, connection, folder, self._files.reload), str(folder))
+        self._commits = GroupCommit(partial(self._transact, connection), str(folder))
 
     @classmethod
     def open(cls, folder: Path, *, create: bool = False) -> SqliteStore:
@@ -119,7 +122,7 @@ class SqliteStore(Store):
     def append(self, events: Sequence[Event]) -> Appended:
         rows = log.event_rows(events)
         commits = self._writing()
-        fresh, last_seq = commits.run(lambda connection: log.insert(connection, rows, self._files))
+        fresh, last_seq = commits.run(rows)
         accepted = [row[0] for row, is_fresh in zip(rows, fresh, strict=True) if is_fresh]
         duplicates = [row[0] for row, is_fresh in zip(rows, fresh, strict=True) if not is_fresh]
         return Appended(accepted, duplicates, last_seq)
@@ -129,8 +132,7 @@ class SqliteStore(Store):
         commits = self._writing()
         with self._bulk:
             if table.height < SEGMENT_MIN_ROWS:
-                rows = table.rows()
-                fresh, last_seq = commits.run(lambda connection: log.insert(connection, rows, self._files))
+                fresh, last_seq = commits.run(table.rows())
                 mask = np.array(fresh, np.bool_)
             else:
                 mask, last_seq = self._append_segment(table, commits)
@@ -197,7 +199,8 @@ class SqliteStore(Store):
 
     def put_items(self, items: pl.DataFrame | Sequence[Item]) -> int:
         rows = catalogue.item_rows(items)
-        return self._writing().run(lambda connection: catalogue.put_items(connection, rows))
+        self._writing().run(lambda connection: catalogue.put_items(connection, rows))
+        return len(rows.whole)
 
     def patch_items(self, rows: Sequence[Mapping[str, Any]]) -> int:
         groups = catalogue.patch_rows(rows)
@@ -231,7 +234,8 @@ class SqliteStore(Store):
 
     def put_users(self, users: pl.DataFrame) -> int:
         rows = catalogue.user_rows(users)
-        return self._writing().run(lambda connection: catalogue.put_users(connection, rows))
+        self._writing().run(lambda connection: catalogue.put_users(connection, rows))
+        return len(rows.whole)
 
     def users(self) -> pl.DataFrame:
         with self._reading() as connection:
@@ -252,13 +256,39 @@ class SqliteStore(Store):
     def quarantine_counts(self) -> dict[str, int]:
         return refused.counts(self.folder)
 
+    def copy_to(self, folder: Path) -> None:
+        with self._reading() as source:
+            database.copy(source, folder)
+        with database.translated(folder), closing(database.connect_reader(folder)) as copied:
+            self._files.copy_to(folder, list_segments(copied))
+        refused.copy_to(self.folder, folder)
+
     def verify(self) -> list[str]:
         with self._reading() as connection:
             rows = connection.execute("PRAGMA integrity_check").fetchall()
             problems = [f"{self.folder / database.FILE}: {text}" for (text,) in rows if text != "ok"]
             return problems + self._files.verify(connection)
 
-    def _append_segment(self, table: pl.DataFrame, commits: GroupCommit[Job]) -> tuple[Mask, int]:
+    def _transact(self, connection: apsw.Connection, works: Sequence[Work]) -> list[Any]:
+        """Does what waits in one transaction; events that wait one after the other are inserted together."""
+        jobs: list[Job] = []
+        sizes: list[list[int] | None] = []
+        rows: log.Rows = []
+        for work in works:
+            if not isinstance(work, list):
+                jobs.append(work)
+                sizes.append(None)
+            elif sizes and (lengths := sizes[-1]) is not None:
+                rows.extend(work)
+                lengths.append(len(work))
+            else:
+                rows = list(work)
+                jobs.append(partial(log.insert, rows=rows, files=self._files))
+                sizes.append([len(work)])
+        results = transact(connection, self.folder, self._files.reload, jobs)
+        return [part for result, each in zip(results, sizes, strict=True) for part in _parted(result, each)]
+
+    def _append_segment(self, table: pl.DataFrame, commits: GroupCommit[Work]) -> tuple[Mask, int]:
         """Which rows were new, and the log's newest seq. Only one thread at a time may be here."""
         ids = table["event_id"]
         hashes = hash_ids(ids)
@@ -293,7 +323,7 @@ class SqliteStore(Store):
 
         return commit
 
-    def _writing(self) -> GroupCommit[Job]:
+    def _writing(self) -> GroupCommit[Work]:
         if self._commits is None:
             raise CallerError(
                 "The store was opened for reading.", where=str(self.folder), next_step="Open it with SqliteStore.open."
@@ -347,3 +377,12 @@ def transact(
                 after_rollback(connection)
             raise
     return results
+
+
+def _parted(result: Any, lengths: list[int] | None) -> list[Any]:
+    """What each batch of a group is told of the one insert; other work's result is its own."""
+    if lengths is None:
+        return [result]
+    fresh, last_seq = result
+    ends = list(accumulate(lengths))
+    return [(fresh[end - length : end], last_seq) for length, end in zip(lengths, ends, strict=True)]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,7 +82,7 @@ class Store(ABC):
     @abstractmethod
     def append_table(self, frame: pl.DataFrame) -> AppendedTable:
         """Record a table with the columns of `tables.EVENTS` durably; all of it becomes visible at one moment (on
-        Postgres in steps of 100,000 rows, so that nobody who writes beside it waits long).
+        Postgres in steps of 50,000 rows, so that nobody who writes beside it waits long).
 
         Rows without event_id get a fresh one. A row whose event_id came earlier, in this table or in the store, is
         returned in `duplicates` for the caller to quarantine. Columns that EVENTS does not have are not kept.
@@ -196,6 +197,13 @@ class Store(ABC):
     @abstractmethod
     def quarantine_counts(self) -> dict[str, int]:
         """rule -> refused rows, the most frequent first."""
+
+    @abstractmethod
+    def copy_to(self, folder: Path) -> None:
+        """Write the store of one moment into an empty folder, as a SQLite store, while others go on writing.
+
+        Events keep their seqs. The time of it is bounded by the disk, the memory by a part of the log.
+        """
 
     @abstractmethod
     def verify(self) -> list[str]:

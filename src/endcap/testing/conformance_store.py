@@ -29,9 +29,8 @@ EXAMPLE = Item(
 
 def an_event(event_id: str = "", **values: Any) -> Event:
     """A view by `u` of `i`, unless it is said otherwise."""
-    return Event(
-        **{"event_type": EventType.VIEW, "user_id": "u", "ts_ms": 1, "item_id": "i", "event_id": event_id, **values}
-    )
+    usual: dict[str, Any] = {"event_type": EventType.VIEW, "user_id": "u", "ts_ms": 1, "item_id": "i"}
+    return Event(**{**usual, "event_id": event_id, **values})
 
 
 def a_table(ids: list[str]) -> pl.DataFrame:
@@ -176,8 +175,9 @@ class StoreConformance:
                 seq = 0
                 while True:
                     last = done.is_set()
-                    for seq, event in reader.events_after(seq):  # noqa: B020
-                        seen.append(event.event_id)
+                    newest = reader.events_after(seq)
+                    seq = newest[-1][0] if newest else seq
+                    seen.extend(event.event_id for _, event in newest)
                     if last:
                         return
 
