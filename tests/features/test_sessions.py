@@ -184,6 +184,7 @@ def test_a_view_that_is_lost_or_old_is_brought_up_to_date(redis):
     assert len(states.known("ada", 6, reader(log)).history) == 6
     assert redis.client.ttl("shop:state:r") > 0
     assert len(states.known("bob", 6, reader(log)).history) == 0
+    assert not states.known("", 6, reader(log)).is_known
 
 
 def test_shops_and_releases_are_apart(redis):

@@ -103,12 +103,14 @@ class SharedStates:
     def _look(self, user_id: str) -> Known:
         """A shopper's state as it is, all of it from one moment of the view."""
         session = user_id.removeprefix(SESSION_PREFIX) if user_id.startswith(SESSION_PREFIX) else None
-        owner, asked = user_id, cast("str | None", None)
-        while asked != owner:
+        owner = user_id
+        while True:
             asked = owner
             seq, login, rows = self._fields(SEQ, f"s:{session or ''}", f"u:{asked}")
             if session is not None:
                 owner = login.decode() if login is not None else self._histories.logins.of(session) or user_id
+            if owner == asked:
+                break
         history = self._late.resolved(joined(self._histories.of(owner), rows or b""), self._items)
         is_known = rows is not None or owner in self._histories.users
         return Known(owner, history, is_known, self._base_seq if seq is None else int(seq))
