@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from endcap.core.errors import ArtifactError
-from endcap.index.approximate import AT, RECALL, ApproximateIndex
+from endcap.index.approximate import AT, RECALL, WIDE, ApproximateIndex
 from endcap.index.build import IndexConfig, build_index, open_index, save_index
 from endcap.index.exact import ExactIndex
 from endcap.testing import VectorIndexConformance
@@ -48,6 +48,14 @@ def test_it_finds_nearly_all_that_are_nearest(rows, index):
 
 def test_it_reads_few_of_the_rows(index):
     assert index._read <= index._lists.nlist / 4
+
+
+def test_equal_rows_do_not_make_it_read_more():
+    draw, d = np.random.default_rng(1), WIDE + 32
+    titles = np.repeat(clustered(60, d), 30, axis=0) + 0.4 * draw.standard_normal((1800, d)).astype(np.float32)
+    alike = ApproximateIndex.build(titles[draw.integers(0, len(titles), 15_000)])
+    assert alike.recall >= RECALL
+    assert alike._read <= alike._lists.nlist / 4
 
 
 def test_scores_are_the_rows_own(rows, index):
