@@ -104,6 +104,12 @@ def test_what_each_scope_is_for():
         assert scope_of(method, path) == "admin"
 
 
+def test_deletions_are_in_the_audit_log(client, shop, tokens):
+    assert client.delete("/v1/items/dairy-000", headers=bearer(tokens["write"])).status_code == 200
+    act = shop.audit.read()[-1]
+    assert (act.who, act.what, act.on) == (f"key:{tokens['write'].split('_')[1]}", "delete item", "dairy-000")
+
+
 def test_both_headers_are_read(client, tokens):
     assert client.get("/v1/recommendations", headers={"X-API-Key": tokens["read"]}).status_code == 200
     assert client.get("/v1/recommendations", headers={"authorization": f"bearer {tokens['read']}"}).status_code == 200

@@ -273,7 +273,8 @@ class Shop:
 
     def delete_item(self, item_id: str) -> bool:
         """Take an item out of the catalogue: it is never shown again. False where it was not there."""
-        return catalogue.delete_item(self.store, item_id)
+        with self.audit.act("delete item", item_id):
+            return catalogue.delete_item(self.store, item_id)
 
     def recommend(self, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """A slate for a user (a stranger without one). Further arguments are the fields of `Query`."""
