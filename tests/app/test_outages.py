@@ -18,7 +18,7 @@ from endcap.app.runtime import Shop
 from endcap.core.errors import ServiceError, TooManyError
 from endcap.core.types import Event, EventType
 
-AWAY_S = 1.0
+AWAY_S = 3.0
 
 
 @pytest.fixture(scope="module")
