@@ -120,7 +120,7 @@ class SqliteStore(Store):
             self._lock.close()
 
     @property
-    def commits(self) -> GroupCommit[Job] | None:
+    def commits(self) -> GroupCommit[Any] | None:
         return self._commits
 
     def append(self, events: Sequence[Event]) -> Appended:

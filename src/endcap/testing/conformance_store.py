@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -214,12 +215,13 @@ class StoreConformance:
     def test_the_fingerprint_changes_with_events_items_and_users(self) -> None:
         with self.make() as store:
             seen = [store.fingerprint()]
-            for change in (
+            changes: tuple[Callable[[], object], ...] = (
                 lambda: store.append([an_event("a")]),
                 lambda: store.append_table(self.bulk("x")),
                 lambda: store.put_items([EXAMPLE]),
                 lambda: store.put_users(pl.DataFrame({"user_id": ["u"]})),
-            ):
+            )
+            for change in changes:
                 change()
                 seen.append(store.fingerprint())
             assert len(set(seen)) == 5
