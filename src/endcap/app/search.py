@@ -33,6 +33,7 @@ from endcap.features.items import ItemTable
 from endcap.features.words import words_of
 from endcap.index.build import build_index, open_index, save_index
 from endcap.index.exact import ExactIndex
+from endcap.index.kinds import load_kinds, save_kinds
 from endcap.index.lexical import LexicalIndex
 from endcap.recommend.search import Personal, Searcher, by_sources
 
@@ -87,10 +88,14 @@ def _write_meanings(folder: Path, table: ItemTable, content: Content, config: Co
     if vectors is None:
         return ""
     (folder / VECTORS).mkdir()
-    rows = np.ascontiguousarray(vectors, np.float32)
-    ExactIndex(rows).save(folder / VECTORS)
-    save_index(build_index(rows, config.index), folder / VECTORS / NEAR)
-    texts = [text for text in dict.fromkeys(table.texts(config.content.reads)) if text]
+    said = table.texts(config.content.reads)
+    places = {text: place for place, text in enumerate(dict.fromkeys(said))}
+    kind_of = np.fromiter((places[text] for text in said), np.int32, len(said))
+    _, firsts = np.unique(kind_of, return_index=True)
+    kinds = np.ascontiguousarray(vectors[firsts], np.float32)
+    save_kinds(ExactIndex(kinds), kind_of, folder / VECTORS)
+    save_index(build_index(kinds, config.index), folder / VECTORS / NEAR)
+    texts = [text for text in places if text]
     if len(texts) < FEWEST_TEXTS:
         return f"Search goes by words alone: fewer than {FEWEST_TEXTS} texts are too few to check an encoder by."
     try:
@@ -107,9 +112,8 @@ def read_search(release: Path, fitted: Fitted, fusion: Fusion, filters: Sequence
     """Imports neither torch nor transformers."""
     place, encoder, vectors = release / FOLDER, None, None
     if (place / ENCODER).is_dir():
-        exact = ExactIndex.load(place / VECTORS)
-        vectors = open_index(exact, place / VECTORS / NEAR)
-        encoder = LazyEncoder(place / ENCODER, exact.dim, lambda folder: OnnxTextEncoder(folder).queries())
+        vectors = load_kinds(place / VECTORS, lambda kinds: open_index(kinds, place / VECTORS / NEAR))
+        encoder = LazyEncoder(place / ENCODER, vectors.dim, lambda folder: OnnxTextEncoder(folder).queries())
     if place.is_dir():
         words = LexicalIndex.load(place / WORDS)
     else:  # of a release that was written before there was search
