@@ -95,10 +95,12 @@ class TestBackup:
             keeping.back_up(shop, tmp_path / "second")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "shop"]
 
-    @pytest.mark.parametrize("pattern", ["store/store.sqlite", "store/segments/*.parquet", "releases/*/ranker*"])
+    @pytest.mark.parametrize("pattern", ["store/store.sqlite", "store/segments/*.parquet", "releases/*/ranker/*"])
     def test_a_damaged_backup_is_refused_before_anything_is_written(
         self, shop: Shop, tmp_path: Path, planted, pattern: str
     ) -> None:
+        row = {"user_id": "u", "item_id": "a", "event_type": "view", "ts_ms": planted.now_ms}
+        shop.store.append_table(pl.DataFrame([row] * 2_500))  # enough for a segment
         keeping.back_up(shop, tmp_path / "backup")
         path = next(path for path in sorted((tmp_path / "backup").glob(pattern)) if path.is_file())
         content = bytearray(path.read_bytes())
@@ -166,6 +168,7 @@ class TestVerify:
     def test_a_half_written_release_and_segment_are_no_damage(self, folder: Path, planted) -> None:
         (folder / "releases" / ".staging-1-abc").mkdir()
         (folder / "releases" / ".staging-1-abc" / "model.npy").write_bytes(b"half")
+        (folder / "store" / "segments").mkdir(exist_ok=True)
         (folder / "store" / "segments" / "000099.parquet").write_bytes(b"half")
         assert keeping.verify(folder) == []
         with Shop.open(folder, clock=lambda: planted.now_ms) as shop:

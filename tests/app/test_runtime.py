@@ -221,9 +221,10 @@ def test_similar_shows_what_follows(shop, planted):
 
 
 def test_a_misspelt_setting_is_refused(tmp_path):
-    folder = Shop.init(tmp_path / "shop", "[train]\nseeed = 1\n")
     with pytest.raises(CallerError, match=r"train\.seeed"):
-        Shop.open(folder)
+        Shop.init(tmp_path / "shop", "[train]\nseeed = 1\n")
+    with pytest.raises(CallerError, match=r"train\.seeed"):
+        Shop.open(tmp_path / "shop")
 
 
 def test_too_little_data_says_so(tmp_path):

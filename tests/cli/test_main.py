@@ -37,9 +37,13 @@ def test_commands_are_the_ones_there_are():
             "recommend",
             "search",
             "serve",
+            "effects",
+            "doctor",
+            "audit",
             "demo",
         ),
         "benchmark",
+        "keys",
     ]
 
 
@@ -48,6 +52,11 @@ def test_help_has_an_example(endcap, name):
     text = endcap(name, "--help").stdout
     assert f"Example: endcap {name}" in text
     assert COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", ["create", "list", "revoke"])
+def test_help_on_keys_has_an_example(endcap, name):
+    assert f"Example: endcap keys {name}" in endcap("keys", name, "--help").stdout
 
 
 def test_version(endcap):

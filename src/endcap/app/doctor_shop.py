@@ -66,7 +66,7 @@ def writer(shop: Shop) -> Iterator[Finding]:
 def clock(shop: Shop) -> Iterator[Finding]:
     now_ms = shop.clock()
     later = pl.col("ts_ms") > now_ms + AHEAD_MS
-    ahead, newest_ms = shop.store.events().select(later.sum(), pl.col("ts_ms").max()).collect().row(0)
+    ahead, newest_ms = shop.store.events().select(ahead=later.sum(), newest=pl.col("ts_ms").max()).collect().row(0)
     manifests = shop.releases.list()
     made_ms = max((manifest.created_ms for manifest in manifests), default=0)
     set_clock = "Set the clock of this machine, best by NTP: timedatectl set-ntp true"

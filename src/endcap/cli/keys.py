@@ -13,7 +13,12 @@ from endcap.cli.terminal import HERE, JsonOption, ShopOption, print_json, print_
 if TYPE_CHECKING:
     from endcap.app.keys import Key
 
-keys = typer.Typer(name="keys", help="API keys: make, list, revoke.", no_args_is_help=True)
+keys = typer.Typer(
+    name="keys",
+    help="API keys: make, list, revoke.",
+    epilog="Example: endcap keys create --name till --scopes read,write --shop myshop",
+    no_args_is_help=True,
+)
 
 
 @keys.command(epilog="Example: endcap keys create --name till --scopes read,write --shop myshop")
