@@ -19,7 +19,7 @@ from endcap.web.scopes import scope_of
 from endcap.web.server import create_app
 
 MARK = "S3CR3T"
-ANSWERS = ("answer", "search", "search_picture", "similar", "user", "record", "publish", "rollback")
+ANSWERS = ("answer", "answer_many", "search", "search_picture", "similar", "user", "record", "publish", "rollback")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
 
 

@@ -20,20 +20,20 @@ def lines():
 
 
 def test_a_fault_carries_the_request(client, shop, monkeypatch, lines):
-    monkeypatch.setattr(shop, "answer", lambda query: {}["secret"])
+    monkeypatch.setattr(shop, "answer_many", lambda queries: {}["secret"])
     assert client.get("/v1/recommendations", headers={"X-Request-Id": "abc-1"}).status_code == 500
     (fault,) = [line for line in lines() if line["level"] == "error"]
     assert fault["request_id"] == "abc-1"
 
 
 def test_what_is_said_while_an_answer_is_made_carries_the_request(client, shop, monkeypatch, lines):
-    answer = shop.answer
+    answer = shop.answer_many
 
     def said(query):
         logging.getLogger("endcap.recommend").warning("A source failed")
         return answer(query)
 
-    monkeypatch.setattr(shop, "answer", said)
+    monkeypatch.setattr(shop, "answer_many", said)
     for request_id in ("abc-1", "abc-2"):
         client.get("/v1/recommendations", headers={"X-Request-Id": request_id})
     assert [line["request_id"] for line in lines() if line["level"] == "warning"] == ["abc-1", "abc-2"]

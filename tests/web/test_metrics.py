@@ -84,7 +84,7 @@ def test_errors_and_refusals_are_counted_by_kind(client, scrape, monkeypatch, sh
     client.get("/v1/recommendations?n=0")
     client.get("/v1/recommendations?wrong=1")
     client.post("/v1/events", content=b" " * 2_000_000, headers={"Content-Type": "application/json"})
-    monkeypatch.setattr(shop, "answer", lambda query: {}["secret"])
+    monkeypatch.setattr(shop, "answer_many", lambda queries: {}["secret"])
     assert client.get("/v1/recommendations").status_code == 500
     assert scrape("endcap_errors_total", kind="CallerError") == 2
     assert scrape("endcap_errors_total", kind="KeyError") == 1

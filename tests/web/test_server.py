@@ -72,7 +72,7 @@ def test_headers_are_safe(client, path):
 
 
 def test_unexpected_errors_tell_nothing_and_are_logged(shop, monkeypatch, caplog):
-    monkeypatch.setattr(shop, "answer", lambda query: {}["secret"])
+    monkeypatch.setattr(shop, "answer_many", lambda queries: {}["secret"])
     with TestClient(create_app(shop)) as client:
         answer = client.get("/v1/recommendations", headers={"X-Request-Id": "abc-1"})
     assert answer.status_code == 500

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from endcap.app.publish import Release
 from endcap.app.queries import MAX_QUERY, checked
@@ -19,6 +19,17 @@ from endcap.recommend.stages import Stages
 Find = Callable[[Searcher, Query, Context], Found]
 
 
+class _Asked(NamedTuple):
+    """A valid query, what earlier pages showed, and all that is known at its moment."""
+
+    query: Query
+    before: Hashes
+    moment: Moment
+
+
+_UNANSWERED = LookupError("no answer yet")
+
+
 class Answering:
     """Safe to use from several threads. budget_ms: what an answer may take where the query does not say; 0: any."""
 
@@ -27,13 +38,48 @@ class Answering:
 
     def slate(self, query: Query) -> Slate:
         """CallerError for a query that is not valid."""
+        slate = self.slates([query])[0]
+        if isinstance(slate, Exception):
+            raise slate
+        return slate
+
+    def slates(self, queries: Sequence[Query]) -> list[Slate | Exception]:
+        """For each query its slate, or what `slate` raises. Several at once cost less than one after the other; each
+        says the time that all took."""
+        stages = Stages()
+        found: list[Slate | Exception] = []
+        asked: dict[int, _Asked] = {}
+        for place, query in enumerate(queries):
+            try:
+                asked[place] = self._prepared(query)
+                found.append(_UNANSWERED)
+            except Exception as error:  # a query that is wrong is no fault of those beside it
+                found.append(error)
+        releases = {one.moment.release.id: one.moment.release for one in asked.values()}
+        for release in releases.values():  # two at most, while one takes over from the other
+            places = [place for place, one in asked.items() if one.moment.release.id == release.id]
+            for place, slate in zip(places, self._answered(release, [asked[at] for at in places], stages), strict=True):
+                found[place] = slate
+        return found
+
+    def _prepared(self, query: Query) -> _Asked:
         query = checked(query)
-        stages, before = Stages(), _shown_before(query.after)
-        release, known, away = self._known(query)
-        stages.costs, stages.budget_s = release.pipeline.costs, self._budget_s(query)
+        return _Asked(query, _shown_before(query.after), self._known(query))
+
+    def _answered(self, release: Release, asked: list[_Asked], stages: Stages) -> list[Slate | Exception]:
+        stages.costs = release.pipeline.costs
+        stages.budget_s = min(self._budget_s(one.query) for one in asked)
         stages.done("context")
-        items, degraded = release.pipeline.answer(query, known, stages)
-        return _slate(release, query, items, (*away, *degraded), before, stages)
+        try:
+            answers = release.pipeline.answers([(one.query, one.moment.context) for one in asked], stages)
+        except Exception as error:
+            if len(asked) == 1:
+                return [error]
+            return [self._answered(release, [one], stages)[0] for one in asked]
+        return [
+            _slate(release, one.query, items, (*one.moment.degraded, *degraded), one.before, stages)
+            for one, (items, degraded) in zip(asked, answers, strict=True)
+        ]
 
     def found(self, find: Find, query: Query) -> Slate:
         """What a search finds. CallerError for a query that is not valid."""
@@ -105,4 +151,4 @@ def _slate(
     stages: Stages,
 ) -> Slate:
     name = new_id(query.placement, release_hash(release.id), [item.item_id for item in items], before)
-    return Slate(name, release.id, query.placement, items, degraded, stages.seconds)
+    return Slate(name, release.id, query.placement, items, degraded, dict(stages.seconds))

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from endcap.app.runtime import Shop
 from endcap.core.types import Event, Query
-from endcap.web.answers import encoded, in_turn
+from endcap.web.answers import encoded, in_turn, slate_of
 from endcap.web.decoding import body, parameters
 from endcap.web.deps import ShopDep
 from endcap.web.messages import RecommendIn, RecommendParams, SimilarParams, SlateAnswer
@@ -44,7 +44,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
         budget_ms=asked.budget_ms,
         locale=asked.locale,
     )
-    return await in_turn(request, shop, lambda: encoded(shop.answer(query)))
+    return await slate_of(request, shop, query)
 
 
 @router.post(
@@ -56,7 +56,7 @@ async def recommend(request: Request, shop: ShopDep) -> Response:
 async def recommend_query(request: Request, shop: ShopDep) -> Response:
     """As the GET route, with lists of any ids, acts that are not recorded, and a moment of one's own."""
     query = _query(await body(request, RecommendIn), shop)
-    return await in_turn(request, shop, lambda: encoded(shop.answer(query)), await request.body())
+    return await slate_of(request, shop, query, await request.body())
 
 
 @router.get(

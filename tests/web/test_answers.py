@@ -1,0 +1,110 @@
+"""Queries that come together are answered together, and each gets its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from endcap.core.errors import CallerError
+from endcap.core.types import Query
+from endcap.web.answers import TOGETHER, Queries, answer_threads
+
+
+class Counting:
+    """A shop that says how many queries each turn had, and whose first turn waits until it may go on."""
+
+    def __init__(self, shop) -> None:
+        self.shop, self.turns, self.go_on = shop, list[int](), threading.Event()
+
+    def answer_many(self, queries):
+        self.turns.append(len(queries))
+        if len(self.turns) == 1:
+            assert self.go_on.wait(30)
+        return self.shop.answer_many(queries)
+
+
+@pytest.fixture
+def threads():
+    with answer_threads() as pool:
+        yield pool
+
+
+def ids(content: bytes) -> list[str]:
+    return [item["item_id"] for item in json.loads(content)["items"]]
+
+
+def test_those_that_wait_are_answered_together_and_as_alone(shop, threads, planted, monkeypatch):
+    monkeypatch.setattr("endcap.web.answers.SLOW_S", 60.0)
+    users, counting = list(planted.answers)[:12], Counting(shop)
+
+    async def ask():
+        queries = Queries(threads)
+        first = asyncio.create_task(queries.answer(counting, Query(n=1)))
+        await asyncio.sleep(0.1)
+        rest = [asyncio.create_task(queries.answer(counting, Query(user_id=user, n=3))) for user in users]
+        await asyncio.sleep(0.1)
+        counting.go_on.set()
+        return await asyncio.gather(first, *rest)
+
+    _, *answers = asyncio.run(ask())
+    assert counting.turns == [1, TOGETHER, 12 - TOGETHER]
+    alone = [[item.item_id for item in shop.recommend(user, n=3).items] for user in users]
+    assert [ids(answer) for answer in answers] == alone
+
+
+def test_one_that_is_wrong_fails_alone(shop):
+    good, wrong, also = shop.answer_many([Query(n=2), Query(n=0), Query(n=1)])
+    assert isinstance(wrong, CallerError)
+    assert (len(good.items), len(also.items)) == (2, 1)
+    assert good.recommendation_id != also.recommendation_id
+
+
+def test_a_slow_turn_does_not_hold_up_the_next(shop, threads):
+    counting = Counting(shop)
+
+    async def ask():
+        queries = Queries(threads)
+        slow = asyncio.create_task(queries.answer(counting, Query(n=1)))
+        await asyncio.sleep(0.01)
+        quick = await asyncio.wait_for(queries.answer(counting, Query(n=2)), 30)
+        assert not slow.done()
+        counting.go_on.set()
+        return quick, await slow
+
+    quick, slow = asyncio.run(ask())
+    assert (len(ids(quick)), len(ids(slow))) == (2, 1)
+
+
+def test_whoever_is_gone_is_passed_over(shop, threads, monkeypatch):
+    monkeypatch.setattr("endcap.web.answers.SLOW_S", 60.0)
+    counting = Counting(shop)
+
+    async def ask():
+        queries = Queries(threads)
+        first = asyncio.create_task(queries.answer(counting, Query(n=1)))
+        await asyncio.sleep(0.05)
+        gone, stays = (asyncio.create_task(queries.answer(counting, Query(n=2))) for _ in range(2))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        counting.go_on.set()
+        return await asyncio.gather(first, stays)
+
+    assert [len(ids(answer)) for answer in asyncio.run(ask())] == [1, 2]
+
+
+def test_what_fails_together_is_tried_alone(shop, monkeypatch):
+    pipeline = shop._serving.current()[0].pipeline
+    answers = pipeline.answers
+
+    def fails(asked, stages):
+        if any(query.n == 3 for query, _ in asked):
+            raise RuntimeError("this one")
+        return answers(asked, stages)
+
+    monkeypatch.setattr(pipeline, "answers", fails)
+    good, wrong = shop.answer_many([Query(n=2), Query(n=3)])
+    assert len(good.items) == 2
+    assert str(wrong) == "this one"
