@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 
 class IndexConfig(Section):
     exact_up_to: int = Field(
-        65_536,
+        32_768,
         ge=1,
         description="Vectors that are searched exactly; more go into an approximate index (FAISS, the extra `large`).",
     )

@@ -78,10 +78,6 @@ class SparseEvidence:
     def at(self, items: Int32Array) -> Float32Array:
         if not len(self._items):
             return np.zeros(len(items), np.float32)
-        if len(items) > len(self._items):  # spread out once, then only looked up
-            everywhere = np.zeros(max(int(self._items[-1]), int(items.max())) + 1, np.float32)
-            everywhere[self._items] = self._scores
-            return everywhere[items]
         rows = np.minimum(self._items.searchsorted(items), len(self._items) - 1)
         return np.where(self._items[rows] == items, self._scores[rows], 0).astype(np.float32)
 
@@ -93,15 +89,20 @@ SPARSE = (
 _SCRATCH = threading.local()
 
 
-def summed(items: Int32Array, values: NDArray[np.number], n_items: int) -> DenseEvidence | SparseEvidence:
-    """What entries add up to. items: int32 [m], any number of times each, values: [m], of the entries. n_items: of
-    the catalogue. Costs as much as there are entries where these are few, however large the catalogue is."""
-    if SPARSE * len(items) > n_items:
-        return DenseEvidence(np.bincount(items, values, n_items))
-    held = distinct(items)
-    place = _scratch(n_items)
-    place[held] = np.arange(len(held), dtype=np.int32)
-    return SparseEvidence(held, np.bincount(place[items], values, len(held)))
+def summed(
+    places: Int32Array, values: NDArray[np.number], n_places: int, items: Int32Array | None = None
+) -> DenseEvidence | SparseEvidence:
+    """What entries add up to. places: int32 [m], any number of times each, values: [m], of the entries. n_places: how
+    many there are. items: int32 [n_places], ascending, whose each place is; the place itself, if left out. Costs as
+    much as there are entries where these are few, however large the catalogue is."""
+    if SPARSE * len(places) > n_places:
+        scores = np.bincount(places, values, n_places)
+        return DenseEvidence(scores) if items is None else SparseEvidence(items, scores)
+    held = distinct(places)
+    row = _scratch(n_places)
+    row[held] = np.arange(len(held), dtype=np.int32)
+    scores = np.bincount(row[places], values, len(held))
+    return SparseEvidence(held if items is None else items[held], scores)
 
 
 def _scratch(size: int) -> Int32Array:

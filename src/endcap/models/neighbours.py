@@ -19,7 +19,7 @@ from scipy import sparse
 
 from endcap.core.ranking import best_positions, distinct
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Int64Array, Reason
-from endcap.models.evidence import SILENCE, SparseEvidence, summed
+from endcap.models.evidence import SILENCE, summed
 
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
@@ -110,13 +110,12 @@ class NeighbourSource:
         if not len(entries):
             return SILENCE
         values = self._values[entries] * weights.repeat(lengths)
-        if len(self._reached) == len(self._starts) - 1:
-            return summed(self._columns[entries], values, len(self._reached))
-        return SparseEvidence(self._reached, np.bincount(self._columns[entries], values, len(self._reached)))
+        items = self._reached if len(self._reached) < len(self._starts) - 1 else None
+        return summed(self._columns[entries], values, len(self._reached), items)
 
     def explain(self, context: Context, item: int) -> Reason | None:
         """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""
-        place = int(self._reached.searchsorted(item))
+        place = int(self._reached.searchsorted(np.int32(item)))  # of another type, all of it would be converted
         if place == len(self._reached) or self._reached[place] != item:
             return None
         items, columns, strengths, origins = self._hardest(context)

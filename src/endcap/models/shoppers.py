@@ -58,7 +58,7 @@ class SimilarShoppers:
         entries, lengths = spans(self._tastes, items)
         values = self._tastes.data[entries] * weights.repeat(lengths)
         likeness = np.bincount(self._tastes.indices[entries], values, len(self._rows)).astype(np.float32)
-        place = int(self._rows.searchsorted(context.row))
+        place = int(self._rows.searchsorted(np.int32(context.row)))
         if place < len(self._rows) and self._rows[place] == context.row:
             likeness[place] = 0  # a shopper is not their own neighbour
         nearest = best_positions(likeness, self._config.neighbours, above=0).astype(np.int32)
