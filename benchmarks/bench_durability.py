@@ -209,6 +209,7 @@ def _swapped(folder: Path, length: Length) -> Figures:
 def _answers(server: Served, releases: ReleaseStore, name: str, asked: list[str]) -> list[list[str]]:
     """The items of each slate, by a release that nobody takes away meanwhile."""
     releases.publish(name)
+    server.takes_up(name)
     found = drive(Plan(port=server.port, reads=asked, requests=len(asked), keep=len(asked)))
     by_place = {place: msgspec.json.decode(body) for place, body in found.bodies}
     assert {slate["release"] for slate in by_place.values()} == {name}

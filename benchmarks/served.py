@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -102,6 +103,14 @@ class Served:
             return answer.status, answer.read()
         finally:
             connection.close()
+
+    def takes_up(self, release: str) -> None:
+        """Wait until this release answers: a server loads what is published beside its answers."""
+        until = time.monotonic() + READY_WITHIN_S
+        while json.loads(self.ask("/health/ready")[1])["release"] != release:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{release} does not answer. {self.last_words()}")
+            time.sleep(0.02)
 
     def stages(self) -> dict[str, tuple[float, float]]:
         """Stage -> seconds and times so far, of the histograms by stage at /metrics; none without that page."""

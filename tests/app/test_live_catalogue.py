@@ -135,11 +135,15 @@ def test_more_may_come_than_there_was_room_for(shop, monkeypatch):
     monkeypatch.setattr(live_catalogue, "ROOM", 2)
     shop._serving._watch.current().catalogue._room = 2 if shop.health().ready else 0
     shop.store.patch_items([{"item_id": "i3", "price": 77.0}])
+    shop.store.put_items([TEA])
+    shop.recommend(n=1)
+    shop.store.patch_items([{"item_id": TEA.item_id, "availability": Availability.HIDDEN}])
     for place in range(9):
         shop.store.put_items([Item(item_id=f"n{place}", title=f"oat milk, flavour {place}", categories=("drinks",))])
         assert f"n{place}" in filtered(shop, categories=("drinks",))
     assert len(filtered(shop)) == 45
     assert filtered(shop, min_price=77.0) == ["i3"]
+    assert TEA.item_id not in filtered(shop)
     assert sum(item.startswith("n") for item in ids(shop.recommend("drinks-1", n=20))) > 0
 
 

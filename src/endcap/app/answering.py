@@ -75,7 +75,7 @@ class Answering:
         except Exception as error:
             if len(asked) == 1:
                 return [error]
-            return [self._answered(release, [one], stages)[0] for one in asked]
+            return [self._answered(release, [one], Stages())[0] for one in asked]
         return [
             _slate(release, one.query, items, (*one.moment.degraded, *degraded), one.before, stages)
             for one, (items, degraded) in zip(asked, answers, strict=True)

@@ -17,7 +17,7 @@ import polars as pl
 from endcap.app.events import CONTROL
 from endcap.core import tables
 from endcap.core.errors import CallerError, NotFoundError
-from endcap.core.types import Availability, Item
+from endcap.core.types import SESSION_PREFIX, Availability, Item
 from endcap.data.catalogue_checks import check_items, check_users
 from endcap.data.checks import Checked
 from endcap.data.lines import LINE
@@ -26,6 +26,7 @@ from endcap.data.store import Store
 
 Row = Mapping[str, Any]
 MAX_BATCH = 1000
+MAX_ID = 256
 ITEM_FIELDS = tuple(tables.names(tables.ITEMS))
 USER_FIELDS = tuple(tables.names(tables.USERS))
 DELETED = "endcap:deleted"  # the attribute of an item that was deleted
@@ -87,6 +88,8 @@ def delete_item(store: Store, item_id: str) -> bool:
     The row stays, hidden and marked, since the log refers to it and a release that knows it would show it by its own
     word. It is there again when it is put again.
     """
+    if fault := _id_fault("item_id", item_id):
+        raise CallerError(fault, where="item_id", next_step="Name the item.")
     found = store.item(item_id)
     said = {} if found is None else found.attributes
     mark = {
@@ -156,11 +159,18 @@ def _fault(row: Row, known: Sequence[str]) -> str:
         return "A row is an object of names and values."
     if further := [str(name) for name in row if name not in known]:
         return f"There is no field {further[0]!r}; there are {', '.join(known)}."
-    key = row.get(known[0])
-    if not isinstance(key, str) or not key.strip():
-        return f"The {known[0]} has to be text that is not blank."
-    if CONTROL.search(key):
-        return f"The {known[0]} {key!r} holds control characters."
+    return _id_fault(known[0], row.get(known[0]))
+
+
+def _id_fault(name: str, given: Any) -> str:
+    if not isinstance(given, str) or not given.strip():
+        return f"The {name} has to be text that is not blank."
+    if len(given) > MAX_ID:
+        return f"The {name} is longer than {MAX_ID} characters."
+    if CONTROL.search(given):
+        return f"The {name} {given!r} holds control characters."
+    if name == "user_id" and given.startswith(SESSION_PREFIX):
+        return f"User ids that begin with {SESSION_PREFIX!r} are kept for anonymous sessions."
     return ""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from endcap.app.config import Config
 from endcap.app.findings import Finding, ok, problem, warning
 from endcap.app.state import URL_VARIABLE
-from endcap.data.open_store import VARIABLE
+from endcap.data.open_store import VARIABLE, is_embedded
 from endcap.encoders.speech import SpeechConfig
 
 TESTED_PYTHON = (3, 11)
@@ -97,7 +97,7 @@ def _wanted(config: Config) -> Iterator[tuple[str, tuple[str, ...], str, Callabl
 
 def store_url(config: Config) -> str:
     """Of Postgres; empty where the store is in the workspace."""
-    return os.environ.get(VARIABLE) or config.store.url
+    return "" if is_embedded(config.store) else os.environ.get(VARIABLE) or config.store.url
 
 
 def state_url(config: Config) -> str:

@@ -85,7 +85,7 @@ def server(url: str, release: str | None) -> Iterator[Finding]:
     if status != 200:
         why = ready.get("problem") or f"status {status}"
         yield problem("server", f"The server is not ready: {why}", "Do what it says; the server's log has more.")
-    elif loaded != release:
+    elif loaded is not None and loaded != release:
         yield problem(
             "server",
             f"The server answers with release {loaded}, and {release} is published here.",
@@ -95,8 +95,9 @@ def server(url: str, release: str | None) -> Iterator[Finding]:
         yield problem(
             "server", f"The server runs Endcap {version}, and this is {__version__}.", "Restart it with this version."
         )
-    elif status == 200 and loaded == release:
-        yield ok("server", f"The server is ready, with this version and release {loaded}.")
+    elif status == 200 and loaded in (release, None):
+        which = f"release {loaded}" if loaded else "a release that it names only to who has a key"
+        yield ok("server", f"The server is ready, with this version and {which}.")
 
 
 def callers(config: Config, folder: Path) -> Iterator[Finding]:

@@ -51,9 +51,9 @@ class Gorse:
     def feedback(self, since_seq: int, n: int, feedback_type: str | None = None) -> tuple[int, list[Feedback]]:
         """The next n of the log after a seq, and the seq to go on from; 0 where that was all."""
         found: list[Feedback] = []
-        rows = self.shop.store.events(since_seq).filter(pl.col("item_id").is_not_null())
         while True:
-            page = rows.filter(pl.col("seq") > since_seq).head(max(n, 1000)).collect()
+            rows = self.shop.store.events(since_seq).filter(pl.col("item_id").is_not_null())
+            page = rows.head(max(n, 1000)).collect()
             for row in page.iter_rows(named=True):
                 if len(found) == n:
                     return since_seq, found

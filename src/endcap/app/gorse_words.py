@@ -22,6 +22,7 @@ from endcap.core.types import Availability, Event, Item
 
 MARK = "gorse"
 LABELS, COMMENT = "labels", "comment"
+LAST_MS = 253_402_300_799_999  # the end of the year 9999, the last that a date can say
 NO_TIME = "0001-01-01T00:00:00Z"  # Go's zero
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 MS_OF = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -157,7 +158,7 @@ def time_of(ts_ms: int | None) -> str:
     """As Go writes it: `2026-01-31T12:00:00Z`, with a fraction only where there is one."""
     if ts_ms is None:
         return NO_TIME
-    moment = datetime.fromtimestamp(ts_ms / 1000, UTC)
+    moment = datetime.fromtimestamp(min(max(ts_ms, 0), LAST_MS) / 1000, UTC)
     fraction = f".{ts_ms % 1000:03d}".rstrip("0") if ts_ms % 1000 else ""
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
@@ -180,4 +181,7 @@ def _availability(is_hidden: bool, known: Item | None) -> str:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise CallerError(f"This cannot be kept as text: {error}.", where="Labels", next_step="Mend it.") from error

@@ -24,18 +24,30 @@ def fingerprint(*parts: bytes) -> bytes:
 
 
 def once(memory: Memory, key: str, request: bytes, work: Callable[[], bytes]) -> tuple[bytes, bool]:
-    """What the work gives, and whether it was given before under the key. request: its `fingerprint`.
+    """What the work gives, and whether it was given before under the key: `recalled`, or else `remembered`."""
+    kept = recalled(memory, key, request)
+    return (kept, True) if kept is not None else remembered(memory, key, request, work())
 
-    CallerError where the key came with another request. Where the memory is away the work is done again, which the log
-    says: an answer that may differ beats none.
+
+def recalled(memory: Memory, key: str, request: bytes) -> bytes | None:
+    """What was answered under the key; None where nothing was. request: its `fingerprint`.
+
+    CallerError where the key came with another request. Where the memory is away there is nothing, which the log says:
+    an answer that may differ beats none.
     """
-    name = f"answer:{fingerprint(key.encode()).hex()}"
-    kept = _asked(lambda: memory.recall(name))
-    if kept is not None:
-        return _of(request, kept), True
-    content = request + work()
-    kept = _asked(lambda: memory.remember(name, content, KEPT_S)) or content
+    kept = _asked(lambda: memory.recall(_name(key)))
+    return None if kept is None else _of(request, kept)
+
+
+def remembered(memory: Memory, key: str, request: bytes, answer: bytes) -> tuple[bytes, bool]:
+    """The answer, or the one that was there first, and whether it was. Raises as `recalled` does."""
+    content = request + answer
+    kept = _asked(lambda: memory.remember(_name(key), content, KEPT_S)) or content
     return _of(request, kept), kept != content
+
+
+def _name(key: str) -> str:
+    return f"answer:{fingerprint(key.encode()).hex()}"
 
 
 def _asked(ask: Callable[[], bytes | None]) -> bytes | None:

@@ -18,7 +18,7 @@ from endcap import __version__
 from endcap.app.audit import AuditLog
 from endcap.app.config import load_config
 from endcap.app.runtime import CONFIG_FILE, Shop
-from endcap.core.artifacts import FileEntry, ReleaseStore, flush, replace_atomically
+from endcap.core.artifacts import POINTER, FileEntry, ReleaseStore, flush, replace_atomically
 from endcap.core.determinism import system_clock
 from endcap.core.errors import CallerError, DataError, EndcapError, NotFoundError
 from endcap.data.open_store import is_embedded, open_store
@@ -184,14 +184,15 @@ def damages(folder: Path, backup: Backup) -> list[str]:
 
 def _copy_releases(shop: Shop, target: Path) -> list[str]:
     """Every complete release, and which one answers. DataError where one is damaged: a backup of it helps nobody."""
-    current = shop.releases.current()
+    pointer = shop.releases.root / POINTER
+    named = pointer.read_bytes() if pointer.is_file() else None  # before the list: what it names is in it
     names = [manifest.release_id for manifest in shop.releases.list()]
     target.mkdir()
     for name in names:
         folder, _ = shop.releases.open(name)
         shutil.copytree(folder, target / name)
-    if current is not None:
-        shutil.copyfile(shop.releases.root / "current", target / "current")
+    if named is not None:
+        (target / POINTER).write_bytes(named)
     return names
 
 

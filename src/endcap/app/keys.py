@@ -186,3 +186,13 @@ def _write_private(path: Path, content: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+
+
+def keys_of(workspace: Path) -> Keys:
+    """Of a workspace whose store may be away: a key can be taken back all the same. NotFoundError where there is no
+    workspace."""
+    if not (workspace / "endcap.toml").is_file():
+        raise NotFoundError(
+            "There is no workspace here.", where=str(workspace), next_step=f"Make one: endcap init {workspace}"
+        )
+    return Keys(workspace, AuditLog(workspace, system_clock), system_clock)

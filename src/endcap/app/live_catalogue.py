@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from threading import Thread
+from threading import Lock, Thread
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class LiveCatalogue:
         self._room = ROOM
         self._kin: Kin | None = None
         self._vectors: WideVectors | None = None
+        self._relating = Lock()
         self._words = WideWords(_words(release.searcher))
         self._fields = release.manifest.config.get("content", {}).get("reads", NAMED)
 
@@ -67,12 +68,15 @@ class LiveCatalogue:
         if not items:
             return
         release, table = self.release, self.release.fitted.table
+        places = table.ids.positions(item.item_id for item in items)
+        release.eligible.shown[places] = [item.availability.shown for item in items]
         for item in table.renamed(items):
             self._put(item)
-        places = table.ids.positions(item.item_id for item in items)
+        for place, item in zip(places.tolist(), items, strict=True):
+            if place in table.changed:  # what is put again where there is more room is what it is now
+                table.changed[place] = item
         table.price[places] = [price_of(item) for item in items]
         release.pipeline.hydrator.reprice(places.astype(np.int64))
-        release.eligible.shown[places] = [item.availability.shown for item in items]
 
     def _put(self, item: Item) -> int:
         release = self.release
@@ -99,12 +103,13 @@ class LiveCatalogue:
         )
         shown = np.append(self.release.eligible.shown[:known], np.zeros(self._room, np.bool_))
         pipeline, eligible = build_pipeline(fitted, loaded.fusion, loaded.pipeline.per_source, shown, loaded.slate)
-        vectors = self._wide_vectors(known)
+        with self._relating:
+            vectors = self._wide_vectors(known)
+            if before is not None:
+                kin.take_over(before)
+            self._kin, self._vectors, self._room = kin, vectors, self._room * 2
         searcher = loaded.searcher.widened(pipeline.filters, personal(fitted, loaded.fusion), vectors, self._words)
         wide = replace(loaded, fitted=fitted, pipeline=pipeline, searcher=searcher, eligible=eligible)
-        if before is not None:
-            kin.take_over(before)
-        self._kin, self._vectors, self._room = kin, vectors, self._room * 2
         self.release = wide
         for item in changed.values():
             self._put(item)
@@ -125,17 +130,17 @@ class LiveCatalogue:
 
     def _relate(self, items: Sequence[Item], places: Sequence[int]) -> None:
         """Find who stands for each new item, and let search know of it."""
-        texts, kin = texts_of(items, self._fields), self._kin
-        assert kin is not None
+        texts = texts_of(items, self._fields)
         vectors = self._read(texts)
         for row, (place, text) in enumerate(zip(places, texts, strict=True)):
-            if vectors is not None and vectors[row].any() and self._vectors is not None:
-                self._vectors.put(place, vectors[row])
-                like, near = self._loaded.searcher.nearest(vectors[row])
-            else:
-                like, near = self._most_said(text)
-            self._words.put(place, text)
-            kin.put(place, like, near)
+            vector = None if vectors is None or not vectors[row].any() else vectors[row]
+            like, near = self._most_said(text) if vector is None else self._loaded.searcher.nearest(vector)
+            with self._relating:
+                assert self._kin is not None
+                if vector is not None and self._vectors is not None:
+                    self._vectors.put(place, vector)
+                self._words.put(place, text)
+                self._kin.put(place, like, near)
 
     def _read(self, texts: Sequence[str]) -> Float32Array | None:
         encoder = self._loaded.searcher.encoder

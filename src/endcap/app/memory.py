@@ -26,11 +26,20 @@ class Memory(Protocol):
         ...
 
 
-class LocalMemory:
-    """In this process. Holds at most `capacity` values; the one used longest ago goes first."""
+MOST_BYTES = 64 * 1024 * 1024
 
-    def __init__(self, capacity: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
-        self._capacity, self._clock = capacity, clock
+
+class LocalMemory:
+    """In this process. At most `capacity` values, of `most_bytes` together; what was used longest ago goes first."""
+
+    def __init__(
+        self,
+        capacity: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._capacity, self._clock, self._most_bytes = capacity, clock, most_bytes
+        self._bytes = 0
         self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._lock = Lock()
 
@@ -40,9 +49,10 @@ class LocalMemory:
             if there is not None:
                 return there
             self._kept[key] = (value, self._clock() + ttl_s)
-            self._kept.move_to_end(key)
-            if len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
+            self._bytes += len(value)
+            while len(self._kept) > self._capacity or self._bytes > self._most_bytes:
+                _, (gone, _) = self._kept.popitem(last=False)
+                self._bytes -= len(gone)
             return value
 
     def recall(self, key: str) -> bytes | None:
@@ -55,6 +65,7 @@ class LocalMemory:
             return None
         if found[1] <= self._clock():
             del self._kept[key]
+            self._bytes -= len(found[0])
             return None
         self._kept.move_to_end(key)
         return found[0]

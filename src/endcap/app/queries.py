@@ -9,9 +9,10 @@ import msgspec
 
 from endcap.app.events import typed_event
 from endcap.core.errors import CallerError
+from endcap.core.slates import MOST_IN_PAGE
 from endcap.core.types import Placement, Query
 
-MAX_N = 500
+MAX_N = MOST_IN_PAGE
 MAX_LISTED = 1000
 MAX_QUERY = 1000
 

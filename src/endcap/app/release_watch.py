@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from _thread import LockType
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock, Thread
 
 from endcap.app.live_catalogue import LiveCatalogue
@@ -20,12 +21,14 @@ Stamp = tuple[int, int, int] | None
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A release, the states that go with it, its view of the catalogue and which version of it that shows."""
+    """A release, the states that go with it, its view of the catalogue and which version of it that shows. following:
+    held by whoever brings that view up to date."""
 
     release: Release
     states: OnlineStates
     catalogue: LiveCatalogue
     items_version: int
+    following: LockType = field(default_factory=Lock)
 
 
 class ReleaseWatch:

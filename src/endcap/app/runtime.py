@@ -160,6 +160,11 @@ class Shop:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def state_where(self) -> str:
+        """The place on Redis where the shoppers' state is; empty where it is in process."""
+        return self._state.where
+
     def close(self) -> None:
         self._state.close()
         self.store.close()
@@ -327,7 +332,7 @@ class Shop:
             raise NotFoundError(
                 f"The release has no item {item_id!r}.",
                 where="item_id",
-                next_step=f"Ingest it, then train: endcap train --shop {self.folder}",
+                next_step="Put it into the catalogue, over HTTP or with `endcap ingest`.",
             )
         return self.answer(Query(item_id=item_id, n=n, placement=Placement.ITEM, locale=locale))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from endcap.app.live_catalogue import LiveCatalogue
@@ -20,6 +19,7 @@ from endcap.app.state import in_process
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.breaker import Breaker
 from endcap.core.errors import EndcapError, ServiceError, TooManyError
+from endcap.core.faults import origin
 from endcap.core.types import Context, EventType, Query, session_user
 from endcap.data.redis_link import RedisAwayError
 from endcap.data.store import Store
@@ -78,7 +78,6 @@ class Serving:
         self._watch = ReleaseWatch(releases, self._load)
         self._log = Breaker()
         self._log_problem = ""
-        self._reading_catalogue = Lock()
 
     def current(self) -> tuple[Release, OnlineStates]:
         """The release that answers, its catalogue up to date, and its states. NotFoundError before the first."""
@@ -152,13 +151,26 @@ class Serving:
         catalogue = LiveCatalogue(release)
         held = Held(release, self._states(release), catalogue, catalogue.since)
         position = self._read(self._store.position)
-        if position is not None:
-            try:
-                self._show(held, position[1])
-                held.states.prepare(position[0], self._store.events_after)
-            except AWAY as error:
-                LOG.warning("The release %s answers before its states are up to date: %s", release_id, error)
+        if position is None:
+            self._hide_as_before(held)
+            return held
+        try:
+            self._show(held, position[1])
+            held.states.prepare(position[0], self._store.events_after)
+        except AWAY as error:
+            self._hide_as_before(held)
+            LOG.warning("The release %s answers before its states are up to date: %s", release_id, error)
         return held
+
+    def _hide_as_before(self, held: Held) -> None:
+        """Of a release that is loaded while the catalogue cannot be read: what the one before it knew to be hidden."""
+        before = self._watch.held
+        if before is None:
+            return
+        table = before.release.fitted.table
+        hidden = (~before.release.eligible.shown[: len(table)]).nonzero()[0]
+        names = (table.ids.ids[item] for item in hidden.tolist())
+        held.release.eligible.shown[held.release.fitted.table.ids.positions(names)] = False
 
     def _held(self, lacks: set[str]) -> tuple[Held, int | None]:
         """What answers, its catalogue up to date, and the log's newest seq; None while the log is away."""
@@ -171,9 +183,13 @@ class Serving:
             return held, None
         if position[1] != held.items_version:
             try:
-                self._show(held, position[1])
+                if not self._show(held, position[1]):
+                    lacks.add(EVENT_LOG)
             except AWAY as error:
                 self._log_failed(error)
+                lacks.add(EVENT_LOG)
+            except Exception as error:  # answers by an older catalogue, which say so, beat none
+                LOG.error("The catalogue cannot be taken over: %s", origin(error))
                 lacks.add(EVENT_LOG)
         return held, position[0]
 
@@ -196,8 +212,8 @@ class Serving:
 
     def _is_of_another_log(self, known: Known) -> bool:
         """Whether the states hold more than the log does: it was restored from a backup."""
-        position = self._read(self._store.position)
-        return position is not None and position[0] < known.seq
+        newest = self._read(self._store.last_seq)  # asked of the log itself: a position may be a moment old
+        return newest is not None and newest < known.seq
 
     def _from_log(self, held: Held, user_id: str, until: int | None, lacks: set[str]) -> Known:
         """What the shopper did under their own id. What a login brought since the release is left out: whether the
@@ -232,19 +248,22 @@ class Serving:
         self._log_problem = str(error)
         self._log.failed()
 
-    def _show(self, held: Held, version: int) -> None:
-        """The catalogue as it is now; items that are gone from it keep the release's word."""
-        if not self._reading_catalogue.acquire(timeout=FOLLOW_TIMEOUT_S):
-            raise ServiceError("The catalogue is read too slowly to wait for.", next_step="See that the store works.")
+    def _show(self, held: Held, version: int) -> bool:
+        """The catalogue as it is now; items that are gone from it keep the release's word. False where somebody else
+        is at it for longer than an answer can wait."""
+        if not held.following.acquire(timeout=FOLLOW_TIMEOUT_S):
+            return False
         try:
             if version == held.items_version:
-                return
+                return True
             since = held.items_version if version > held.items_version else 0  # behind it: another one, restored
-            held.items_version, changed = self._store.items_changed(since)
+            now_at, changed = self._store.items_changed(since)
             held.catalogue.apply(changed)
             held.release = held.catalogue.release
+            held.items_version = now_at  # last: whoever sees it answers by what was applied
+            return True
         finally:
-            self._reading_catalogue.release()
+            held.following.release()
 
 
 def _ordered(lacks: set[str]) -> tuple[str, ...]:

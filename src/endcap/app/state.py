@@ -18,12 +18,14 @@ URL_VARIABLE = "ENDCAP_STATE_URL"
 
 
 class State:
-    """states: makes those that go with a release. memory: what workers remember together."""
+    """states: makes those that go with a release. memory: what workers remember together. where: the place on Redis,
+    empty in process."""
 
     def __init__(self, config: StateConfig, workspace: Path) -> None:
         url = os.environ.get(URL_VARIABLE, config.url)
         self._prefix = config.prefix or _prefix(workspace)
         self._link = RedisLink(url, config.timeout_ms / 1000) if url else None
+        self.where = "" if self._link is None else f"{self._link.where}, keys of {self._prefix}"
         self.memory: Memory = LocalMemory() if self._link is None else SharedMemory(self._link, self._prefix)
         self.states: Callable[[Release], OnlineStates] = in_process if self._link is None else self._shared
 

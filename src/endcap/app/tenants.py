@@ -52,7 +52,9 @@ class Tenants:
         return Holder(shop, key) if key.is_good(token, shop.clock()) else None
 
     def check(self) -> None:
-        """CallerError for two shops that are one folder or hold the same key, and for one that nobody could reach."""
+        """CallerError for two shops that are one folder, keep their log or state in one place or hold the same key, and
+        for one that nobody could reach."""
+        self._check_places()
         owners: dict[str, Shop] = {}
         for shop in self.shops:
             for key_id in shop.keys.known():
@@ -69,3 +71,16 @@ class Tenants:
                     where=str(shop.folder),
                     next_step=f"Make one: endcap keys create --shop {shop.folder} --name NAME --scopes read,write",
                 )
+
+    def _check_places(self) -> None:
+        """That each keeps what it knows where no other does."""
+        kept: dict[str, Shop] = {}
+        for shop in self.shops:
+            for place, setting in ((shop.store.where, "[store] namespace"), (shop.state_where, "[state] prefix")):
+                if place and place in kept:
+                    raise CallerError(
+                        f"Two shops keep what they know in one place, {place}: {kept[place].folder} and {shop.folder}.",
+                        where=setting,
+                        next_step="Give each its own; a `schema=` in ENDCAP_STORE_URL goes before both.",
+                    )
+                kept[place] = shop

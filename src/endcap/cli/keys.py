@@ -30,11 +30,11 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make an API key and show it, this once. From the first key on every request needs one."""
-    from endcap.app.runtime import Shop
+    from endcap.app.keys import keys_of
 
-    with Shop.open(shop, read_only=True) as opened:
-        is_first = not opened.keys.known()
-        key, token = opened.keys.create(name, scopes.split(","), expires_days)
+    held = keys_of(shop)
+    is_first = not held.known()
+    key, token = held.create(name, scopes.split(","), expires_days)
     if as_json:
         print_json({"key": token, **_entry(key)})
         return
@@ -47,10 +47,10 @@ def create(
 @keys.command("list", epilog="Example: endcap keys list --shop myshop")
 def list_keys(shop: ShopOption = HERE, as_json: JsonOption = False) -> None:
     """List the keys, those that are revoked or expired among them."""
-    from endcap.app.runtime import Shop
+    from endcap.app.keys import keys_of
+    from endcap.core.determinism import system_clock
 
-    with Shop.open(shop, read_only=True) as opened:
-        found, now_ms = [*opened.keys.known().values()], opened.clock()
+    found, now_ms = [*keys_of(shop).known().values()], system_clock()
     if as_json:
         print_json([_entry(key) for key in found])
         return
@@ -65,10 +65,9 @@ def list_keys(shop: ShopOption = HERE, as_json: JsonOption = False) -> None:
 @keys.command(epilog="Example: endcap keys revoke 3fa9c15b20d1 --shop myshop")
 def revoke(key: Annotated[str, typer.Argument(help="The key's id.")], shop: ShopOption = HERE) -> None:
     """Take a key back. Servers that run refuse it from their next request on."""
-    from endcap.app.runtime import Shop
+    from endcap.app.keys import keys_of
 
-    with Shop.open(shop, read_only=True) as opened:
-        stdout().print(f"Key {opened.keys.revoke(key).id} is revoked.")
+    stdout().print(f"Key {keys_of(shop).revoke(key).id} is revoked.")
 
 
 def audit(

@@ -37,9 +37,9 @@ def serve(
     wanted = workers
     for folder in reversed(shop):  # the settings of how to serve are those of the first
         with Shop.open(folder, read_only=True) as seen:  # a folder that is no workspace is an error here
-            wanted = workers or seen.config.serve.workers
+            wanted, log = workers or seen.config.serve.workers, seen.config.log
     if wanted and wanted > 1:
-        with shared_counts():
+        with shared_counts(), configured(log):
             from endcap.web.workers import serve_workers
 
             serve_workers(shop, wanted, host, port, _announce(shop))

@@ -73,14 +73,16 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """ready: a release is loaded and events can be recorded. problem: why not."""
+    """ready: a release is loaded. problem: what is wrong. degraded: parts that answers go on without. Of a server with
+    keys only who has one is told more than whether it is ready; the rest is None."""
 
     ready: bool
     release: str | None = None
-    items: int = 0
-    users: int = 0
-    last_seq: int = 0
-    problem: str = ""
+    items: int | None = None
+    users: int | None = None
+    last_seq: int | None = None
+    problem: str | None = ""
+    degraded: tuple[str, ...] | None = ()
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -43,25 +43,42 @@ def recommend(
     user_id: str | None = None,
     n: int = 10,
     *,
+    session_id: str | None = None,
     placement: str = "home",
     item_id: str | None = None,
     cart: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     categories: Sequence[str] = (),
+    brands: Sequence[str] = (),
+    attributes: Mapping[str, str] | None = None,
+    min_price: float | None = None,
+    max_price: float | None = None,
     session_events: Sequence[Mapping[str, Any]] = (),
     hide_bought: bool | None = None,
+    budget_ms: float | None = None,
     locale: str = "en",
     now_ms: int | None = None,
 ) -> Call[Slate]:
-    """A slate for a shopper, or for a stranger without `user_id`. The arguments are the fields of the route's body."""
+    """A slate for a shopper, for whoever a visit belongs to (`session_id`), or for a stranger. The arguments are the
+    fields of the route's body, those of `filters` among them."""
+    only = {
+        "categories": list(categories),
+        "brands": list(brands),
+        "attributes": dict(attributes or {}),
+        "min_price": min_price,
+        "max_price": max_price,
+    }
+    filters = {name: value for name, value in only.items() if value not in (None, [], {})}
     asked: dict[str, Any] = {
         "user_id": user_id,
+        "session_id": session_id,
         "n": n,
         "placement": str(placement),
         "item_id": item_id,
         "cart": None if cart is None else list(cart),
         "exclude": list(exclude),
-        "filters": {"categories": list(categories)} if categories else None,
+        "filters": filters or None,
+        "budget_ms": budget_ms,
         "session_events": [dict(act) for act in session_events],
         "hide_bought": hide_bought,
         "locale": locale,

@@ -28,7 +28,8 @@ VERSION = 1
 PREFIX = "r-"
 HEAD_CHARS = len(PREFIX) + 22
 MAX_SHOWN = 2000
-MAX_CHARS = HEAD_CHARS + 1 + MAX_SHOWN * 16 // 3 + 4
+MOST_IN_PAGE = 500
+MAX_CHARS = HEAD_CHARS + 1 + (MAX_SHOWN + MOST_IN_PAGE) * 16 // 3 + 4  # of the last page, too
 PLACEMENTS = (  # the order is the code within ids: append only
     Placement.HOME,
     Placement.DISCOVERY,

@@ -83,7 +83,8 @@ class Database:
                 where="[store] url",
                 next_step="Write postgresql://user:password@host:5432/database; percent-encode signs such as @ and /.",
             ) from None
-        self.where = f"postgresql://{given.get('host', 'localhost')}/{given.get('dbname', '')} schema {self.schema}"
+        server = f"{given.get('host', 'localhost')}:{given.get('port', 5432)}"
+        self.where = f"postgresql://{server}/{given.get('dbname', '')} schema {self.schema}"
         self._attempts = connections + 1
         self._down_until_s = 0.0
         self._lock = threading.Lock()
@@ -238,7 +239,8 @@ class Database:
 
 def begin(connection: Connection, schema: str, lock: str) -> None:
     """Begin a transaction and take a lock that is held until it has ended and its rows can be seen."""
-    connection.execute(f"BEGIN; SELECT pg_advisory_xact_lock(hashtext('endcap {schema}'), hashtext('{lock}'))".encode())
+    held = f"SELECT pg_advisory_xact_lock(hashtext('endcap {schema}'), hashtext('{lock}'))"
+    connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {held}".encode())
 
 
 def rollback(connection: Connection) -> None:

@@ -21,7 +21,7 @@ from endcap.core.types import Event, Item
 from endcap.data import catalogue, database, log, postgres_catalogue, postgres_log
 from endcap.data.commits import GroupCommit
 from endcap.data.log import Rows
-from endcap.data.postgres import Connection, Database, get_meta, rollback
+from endcap.data.postgres import Connection, Database, get_meta, rollback, set_meta
 from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, AppendedTable, Counts, Store
 from endcap.data.transfer import transfer
@@ -71,6 +71,10 @@ class PostgresStore(Store):
         if self._writer is not None:
             self._writer.close()
         self.database.close()
+
+    @property
+    def where(self) -> str:
+        return self.database.where
 
     @property
     def commits(self) -> GroupCommit[Rows] | None:
@@ -131,6 +135,9 @@ class PostgresStore(Store):
             return [newest, *(get_meta(connection, f"{table}_digest", "") for table in ("items", "users"))]
 
         return hashlib.blake2b(msgspec.json.encode(self.database.read(read)), digest_size=16).hexdigest()
+
+    def begin_items_at(self, version: int) -> None:
+        self._put(lambda connection: set_meta(connection, "items_version", str(version)))
 
     def put_items(self, items: pl.DataFrame | Sequence[Item]) -> int:
         rows = catalogue.item_rows(items)

@@ -120,6 +120,10 @@ class SqliteStore(Store):
             self._lock.close()
 
     @property
+    def where(self) -> str:
+        return str(self.folder.resolve())
+
+    @property
     def commits(self) -> GroupCommit[Any] | None:
         return self._commits
 
@@ -200,6 +204,9 @@ class SqliteStore(Store):
                 [database.get_meta(connection, f"{table}_digest", "") for table in ("items", "users")],
             ]
         return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
+
+    def begin_items_at(self, version: int) -> None:
+        self._writing().run(lambda connection: database.set_meta(connection, "items_version", str(version)))
 
     def put_items(self, items: pl.DataFrame | Sequence[Item]) -> int:
         rows = catalogue.item_rows(items)

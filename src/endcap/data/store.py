@@ -68,6 +68,11 @@ class Store(ABC):
     ) -> None:
         self.close()
 
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The place that it is kept in, without user and password: equal for two that are one."""
+
     @abstractmethod
     def close(self) -> None:
         """Commit what is waiting and let go of files and connections. Closing twice is harmless."""
@@ -172,6 +177,10 @@ class Store(ABC):
     @abstractmethod
     def items_version(self) -> int:
         """How often the catalogue was written; 0 before the first time."""
+
+    @abstractmethod
+    def begin_items_at(self, version: int) -> None:
+        """Count the catalogue's versions on from one: for a copy of a catalogue that had as many."""
 
     @abstractmethod
     def items_changed(self, since_version: int) -> tuple[int, list[Item]]:

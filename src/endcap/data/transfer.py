@@ -24,6 +24,7 @@ def transfer(source: Store, target: Store) -> None:
             next_step="Choose another workspace, or another schema of the database.",
         )
     until = source.last_seq()
+    target.begin_items_at(source.items_version())  # so that every row is newer than what any release was made of
     target.put_items(source.items())
     target.put_users(source.users())
     for part in source.quarantined().collect().iter_slices(ROWS):

@@ -5,10 +5,10 @@ Legend: i items. Codes number the distinct values of a column; UNKNOWN (-1) stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -31,7 +31,6 @@ CODED = {  # column of codes -> the text that is coded
     "brand": pl.col("brand"),
     "line": pl.concat_str(_PATH.join("\x1f"), pl.col("brand"), separator="\x1e"),
 }
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,15 +94,17 @@ class ItemTable:
         path: Sequence[str] = self.frame["categories"][item].to_list() if changed is None else changed.categories
         return path
 
-    def brands_of(self, items: Int32Array) -> list[str | None]:
-        """[n]: of int32 [n]."""
-        found: list[str | None] = self.frame["brand"].gather(items).to_list()
-        return self._patched(items, found, lambda item: item.brand)
+    def brand_code(self, name: str) -> int:
+        """UNKNOWN for a brand that no item has."""
+        return self._codes_of("brand").get(name, UNKNOWN)
 
     def attributes_of(self, items: Int32Array) -> list[dict[str, str]]:
         """[n]: of int32 [n]."""
         found = [msgspec.json.decode(text) for text in self.frame["attributes"].gather(items).to_list()]
-        return self._patched(items, found, lambda item: item.attributes)
+        for place, item in enumerate(items.tolist()) if self.changed else ():
+            if (changed := self.changed.get(item)) is not None:
+                found[place] = changed.attributes
+        return found
 
     def widened(self, room: int) -> ItemTable:
         """The same with more blank rows at the end. The ids are shared; the arrays are its own, to `put` into."""
@@ -149,20 +150,18 @@ class ItemTable:
         """The code of a category path or a brand; a fresh one for what is new."""
         if not text:
             return UNKNOWN
+        codes = self._codes_of(level)
+        return codes.setdefault(text, max(codes.values(), default=UNKNOWN) + 1)
+
+    def _codes_of(self, level: str) -> dict[str, int]:
+        """text -> code, of a column of codes."""
         codes = self._codes_by_text.get(level)
         if codes is None:
             texts = self.frame.select(CODED[level]).to_series()
             firsts = texts.arg_unique().to_numpy()
-            codes = dict(zip(texts.gather(firsts).to_list(), getattr(self, level)[firsts].tolist(), strict=True))
-            self._codes_by_text[level] = codes
-        return codes.setdefault(text, max(codes.values(), default=UNKNOWN) + 1)
-
-    def _patched(self, items: Int32Array, found: list[Value], now: Callable[[Item], Value]) -> list[Value]:
-        if self.changed:
-            for place, item in enumerate(items.tolist()):
-                if (changed := self.changed.get(item)) is not None:
-                    found[place] = now(changed)
-        return found
+            held = zip(texts.gather(firsts).to_list(), getattr(self, level)[firsts].tolist(), strict=True)
+            codes = self._codes_by_text[level] = {text: code for text, code in held if code != UNKNOWN}
+        return codes
 
     def save(self, path: Path) -> None:
         self.frame.write_parquet(path)

@@ -61,7 +61,7 @@ class LiveStates(Fold):
         self._seq = seq
 
     def forget(self) -> None:
-        with self._lock:
+        with self._following, self._lock:
             self._live.clear()
             self._users_of.clear()
             self._seq = self._base_seq
@@ -89,7 +89,8 @@ class LiveStates(Fold):
         try:
             if until_seq <= self._seq:
                 return
-            stretch = read(self._seq)
+            # nothing beyond: what an act is on may have come to the catalogue with it
+            stretch = [(seq, event) for seq, event in read(self._seq) if seq <= until_seq]
             self.apply(event for _, event in stretch)
             self._seq = stretch[-1][0] if stretch else self._seq
         finally:

@@ -110,8 +110,8 @@ class NeighbourSource:
         if not len(entries):
             return SILENCE
         values = self._values[entries] * weights.repeat(lengths)
-        items = self._reached if len(self._reached) < len(self._starts) - 1 else None
-        return summed(self._columns[entries], values, len(self._reached), items)
+        reached = self._reached if len(self._reached) < len(self._starts) - 1 else None
+        return summed(self._columns[entries], values, len(self._reached), reached)
 
     def explain(self, context: Context, item: int) -> Reason | None:
         """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""

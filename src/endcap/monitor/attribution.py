@@ -7,6 +7,7 @@ bounded memory of 64-bit keys, the oldest of which are forgotten first; an id it
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -43,7 +44,7 @@ class Attribution:
 
     def __init__(self, most: int = MOST) -> None:
         self._most, self._lock = most, Lock()
-        self._seen: dict[int, None] = {}
+        self._seen: OrderedDict[int, None] = OrderedDict()
 
     def acts(self, events: Iterable[Event]) -> Iterator[Act]:
         """Those that quote an id of ours and were not counted yet."""
@@ -68,7 +69,7 @@ class Attribution:
                 return False
             self._seen[key] = None
             if len(self._seen) > self._most:
-                del self._seen[next(iter(self._seen))]
+                self._seen.popitem(last=False)
             return True
 
 

@@ -64,7 +64,9 @@ class WideWords:
         items, scores = self._index.best(words, k, least)
         weights = self._index.weights(words)
         whole = sum(weights.values())
-        told = {place: sum(weights[word] for word in weights if word in held) for place, held in self._new.items()}
+        told = {
+            place: sum(weights[word] for word in weights if word in held) for place, held in list(self._new.items())
+        }
         new = [place for place, tells in told.items() if whole and tells > 0 and tells >= least * whole]
         both = np.concatenate([items, np.array(new, np.int32)])
         marks = np.concatenate([scores, np.array([told[place] for place in new], np.float32)])

@@ -149,12 +149,12 @@ def _weigh(
 def _weigh_in_time(
     source: CandidateSource, contexts: Sequence[Context], failed: dict[str, Exception], stages: Stages
 ) -> Sequence[Evidence]:
-    if not stages.affords(source.name, "ranker"):
+    if not stages.affords(source.name, "ranker", times=len(contexts)):
         failed[source.name] = TimeoutError("no time was left")
         return [SILENT] * len(contexts)
     began = perf_counter()
     said = _weigh(source, contexts, failed, None)
-    stages.costs.learn(source.name, perf_counter() - began)
+    stages.costs.learn(source.name, (perf_counter() - began) / max(1, len(contexts)))
     return said
 
 

@@ -13,6 +13,7 @@ from endcap.core.protocols import Filter
 from endcap.core.ranking import among
 from endcap.core.slates import NONE_SHOWN, Hashes, item_hashes, parse
 from endcap.core.types import Context, EventType, Int32Array, Placement, Query
+from endcap.features.ids import UNKNOWN
 from endcap.features.items import HIGHEST, ItemTable
 
 HIDE_BOUGHT = frozenset({Placement.DISCOVERY})
@@ -20,7 +21,7 @@ PURCHASE = EventType.PURCHASE.code
 
 
 class Eligible:
-    """Items the shop sells now: neither hidden nor out of stock. The mask is replaced when the catalogue changes."""
+    """Items the shop sells now: neither hidden nor out of stock. The mask is written to when the catalogue changes."""
 
     name = "eligible"
 
@@ -90,8 +91,9 @@ class OfBrands:
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.brands:
             return np.ones(len(items), np.bool_)
-        wanted = frozenset(query.brands)
-        return np.fromiter((brand in wanted for brand in self._table.brands_of(items)), np.bool_, len(items))
+        codes = [self._table.brand_code(name) for name in dict.fromkeys(query.brands)]
+        wanted: NDArray[np.bool_] = np.isin(self._table.brand[items], [code for code in codes if code != UNKNOWN])
+        return wanted
 
 
 class WithAttributes:

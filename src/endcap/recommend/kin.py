@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endcap.core.protocols import CandidateSource
+from endcap.core.protocols import BulkSource, CandidateSource
 from endcap.core.ranking import best_positions
 from endcap.core.types import Context, Evidence, Float32Array, Int32Array, Reason
 
@@ -80,6 +80,15 @@ class ThroughKin:
 
     def weigh(self, context: Context) -> Evidence:
         return _Through(self.source.weigh(self._kin.through(context)), self._kin, self._proposes)
+
+    def weigh_many(self, contexts: Sequence[Context]) -> list[Evidence]:
+        known = [self._kin.through(context) for context in contexts]
+        said = (
+            self.source.weigh_many(known)
+            if isinstance(self.source, BulkSource)
+            else [self.source.weigh(one) for one in known]
+        )
+        return [_Through(evidence, self._kin, self._proposes) for evidence in said]
 
     def explain(self, context: Context, item: int) -> Reason | None:
         if item < self._kin.known:

@@ -81,7 +81,8 @@ class Pipeline:
         self.per_source, self.fallback, self.sold = per_source, fallback, sold
         self.costs = Costs()
         self._titles = table.titles()
-        self._explainer = Explainer(self.sources, self._titles.__getitem__, self._category)
+        # of the table, not of the pipeline: one that held itself would not be gone when the next release answers
+        self._explainer = Explainer(self.sources, self._titles.__getitem__, partial(_category, table))
 
     def candidates(
         self,
@@ -173,11 +174,11 @@ class Pipeline:
         """The ranker's; those of rank fusion where there is none, or it fails, or no time is left for it."""
         if self.scorer is not None and len(candidates.items):
             try:
-                if stages.affords("ranker"):
+                if stages.affords("ranker", times=len(contexts)):
                     features = self.hydrator.features(candidates, contexts)
                     spent = stages.done("features")
                     scores = self.scorer.score(features, candidates)
-                    stages.costs.learn("ranker", spent + stages.done("score"))
+                    stages.costs.learn("ranker", (spent + stages.done("score")) / len(contexts))
                     return scores
                 degraded["ranker"] = TimeoutError("no time was left")
             except (
@@ -195,7 +196,7 @@ class Pipeline:
         """The same candidates, the first few of each in the order of a second look, where there is one."""
         if self.second_look is None:
             return ranked
-        if not stages.affords("judge"):
+        if not stages.affords("judge", times=len(contexts)):
             degraded["judge"] = TimeoutError("no time was left")
             return ranked
         found = []
@@ -207,7 +208,7 @@ class Pipeline:
             LOG.error("The judge failed; the slate is in the ranker's order: %s", origin(error))
             degraded["judge"] = error
             return ranked
-        stages.costs.learn("judge", stages.done("judge"))
+        stages.costs.learn("judge", stages.done("judge") / len(contexts))
         return found
 
     def _recommendations(
@@ -239,9 +240,10 @@ class Pipeline:
         item = int(self.fallback[place])
         return self.shown(item, 0.0, code, self._explainer.plain(code, locale))
 
-    def _category(self, item: int) -> str:
-        path = self.table.categories_of(item)
-        return path[-1] if len(path) else ""
+
+def _category(table: ItemTable, item: int) -> str:
+    path = table.categories_of(item)
+    return path[-1] if len(path) else ""
 
 
 def _is_known(context: Context) -> bool:

@@ -26,7 +26,7 @@ class Costs:
         return self._mean.get(name, 0.0)
 
     def learn(self, name: str, seconds: float) -> None:
-        mean = self._mean.get(name, seconds)
+        mean = self._mean.get(name, 0.0)  # from 0 on: the first, when all is cold, says little
         self._mean[name] = mean + LEARNING * (seconds - mean)
 
     def forgive(self, name: str) -> None:
@@ -55,12 +55,13 @@ class Stages:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self._last += seconds
 
-    def affords(self, name: str, *later: str) -> bool:
-        """Whether there is time for a part and for those that must follow; one that is refused is forgiven a little."""
+    def affords(self, name: str, *later: str, times: int = 1) -> bool:
+        """Whether there is time for a part and for those that must follow; one that is refused is forgiven a little.
+        times: of how many answers that are made together."""
         if self.budget_s == math.inf:
             return True
         left = self.budget_s - (perf_counter() - self._began)
-        if left - sum(map(self.costs.expected, later)) >= self.costs.expected(name) and left > 0:
+        if left > 0 and left >= times * sum(map(self.costs.expected, (name, *later))):
             return True
         self.costs.forgive(name)
         return False

@@ -67,7 +67,8 @@ class Access:
 
     def _admitted(self, scope: Scope) -> Admitted | JSONResponse | None:
         """None for routes that are everybody's; otherwise the request's account, or the answer that refuses it."""
-        needed = scope_of(scope["method"], scope["path"])
+        path = scope["path"].rstrip("\n")  # which a router takes for the end of a route
+        needed = scope_of(scope["method"], path)
         if needed is None:
             scope["state"]["is_known"] = self._is_known(scope)
             return None
@@ -81,7 +82,7 @@ class Access:
             scope["state"]["key_id"] = key_id
             if needed not in holder.key.scopes:
                 return _lacking(needed)
-            if scope["path"] in OF_ALL_SHOPS and shop is not self._tenants.shops[0]:
+            if path in OF_ALL_SHOPS and shop is not self._tenants.shops[0]:
                 return _of_others()
         most = self._tenants.shops[0].config.limits.in_flight
         if most and self._in_flight >= most:
@@ -106,9 +107,11 @@ class Access:
             wait_s = self._buckets.take(f"read {name}", limits.reads_per_s, limits.read_burst)
             if wait_s:
                 return _too_often(wait_s, f"{limits.reads_per_s:g} answers")
-        if needed is not keys.Scope.WRITE or not limits.events_per_s:
+        if not limits.events_per_s:
             return Admitted(shop, key_id, _free)
         account, rate, burst = f"write {name}", limits.events_per_s, limits.event_burst
+        if needed is not keys.Scope.WRITE:  # what an answer records is paid for once it is known
+            return Admitted(shop, key_id, lambda events: self._buckets.owe(account, rate, burst, events))
         wait_s = self._buckets.take(account, rate, burst)
         if wait_s:
             return _too_often(wait_s, f"{rate:g} events")

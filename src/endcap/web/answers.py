@@ -15,12 +15,13 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from endcap.app.idempotency import fingerprint, once
+from endcap.app.idempotency import fingerprint, once, recalled, remembered
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
 from endcap.core.types import Query, Slate
@@ -30,6 +31,7 @@ TOGETHER = 8  # queries that are answered in one go, at most
 SLOW_S = 0.05  # a turn that takes longer may wait for a disk or a server: the next need not wait for it
 JSON = "application/json"
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,256}")
+Work = TypeVar("Work")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -43,6 +45,10 @@ class _Waiting:
     query: Query
     told: asyncio.Future[bytes]
     known: Context
+
+    def goes_with(self, other: _Waiting) -> bool:
+        """Of the same shop, and neither with a budget of its own, which would be that of all."""
+        return self.shop is other.shop and self.query.budget_ms is None and other.query.budget_ms is None
 
 
 class Queries:
@@ -68,7 +74,7 @@ class Queries:
         now_s = loop.time()
         while self._waiting and (self._turns == 0 or (self._turns < AT_ONCE and now_s - self._began_s > SLOW_S)):
             turn = [self._waiting.popleft()]
-            while self._waiting and len(turn) < TOGETHER and self._waiting[0].shop is turn[0].shop:
+            while self._waiting and len(turn) < TOGETHER and self._waiting[0].goes_with(turn[0]):
                 turn.append(self._waiting.popleft())
             self._turns, self._began_s = self._turns + 1, now_s
             run = turn[0].known.run if len(turn) == 1 else Context().run  # what is logged of several is of none
@@ -97,31 +103,54 @@ def _answered(turn: list[_Waiting]) -> list[bytes | Exception]:
 
 
 async def slate_of(request: Request, shop: Shop, query: Query, body: bytes = b"") -> Response:
-    """The slate for a query, as a JSON answer. body: see `in_turn`."""
-    if "idempotency-key" in request.headers:
-        return await in_turn(request, shop, lambda: encoded(shop.answer(query)), body)
+    """The slate for a query, as a JSON answer; with an `Idempotency-Key`, what was answered when the key first came.
+    body: of the request, as far as it says what is asked."""
     queries: Queries = request.app.state.queries
-    return Response(await queries.answer(shop, query), media_type=JSON)
-
-
-async def in_turn(request: Request, shop: Shop, work: Callable[[], bytes], body: bytes = b"") -> Response:
-    """What the work gives, as a JSON answer; with an `Idempotency-Key`, what it gave when the key first came. body: of
-    the request, as far as it says what is asked."""
-    key, loop = request.headers.get("idempotency-key"), asyncio.get_running_loop()
-    known = copy_context()  # of the request, such as its id in what is logged
+    key = _key_of(request)
     if key is None:
-        return Response(await loop.run_in_executor(request.app.state.answers, known.run, work), media_type=JSON)
-    if not IDEMPOTENCY_KEY.fullmatch(key):
+        return Response(await queries.answer(shop, query), media_type=JSON)
+    asked = _asked(request, body)
+    kept = await _in_thread(request, lambda: recalled(shop.memory, key, asked))
+    if kept is not None:
+        return _keyed(request, kept, True)
+    answer = await queries.answer(shop, query)
+    return _keyed(request, *await _in_thread(request, lambda: remembered(shop.memory, key, asked, answer)))
+
+
+async def in_turn(request: Request, shop: Shop, work: Callable[[], bytes]) -> Response:
+    """What the work gives, as a JSON answer; keys as for `slate_of`."""
+    key = _key_of(request)
+    if key is None:
+        return Response(await _in_thread(request, work), media_type=JSON)
+    asked = _asked(request, b"")
+    content, is_again = await _in_thread(request, lambda: once(shop.memory, key, asked, work))
+    return _keyed(request, content, is_again)
+
+
+async def _in_thread(request: Request, work: Callable[[], Work]) -> Work:
+    """With what is known of the request, such as its id in what is logged."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(request.app.state.answers, copy_context().run, work)
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise CallerError(
-            "The key is empty, longer than 256 characters, or not plain ASCII.",
+            "The key is empty, longer than 256 characters, or not plain ASCII without spaces.",
             where="Idempotency-Key",
             next_step="Send a random text, such as a UUID.",
         )
+    return key
+
+
+def _asked(request: Request, body: bytes) -> bytes:
+    """The fingerprint of what is asked."""
     scope = request.scope
-    asked = fingerprint(scope["method"].encode(), scope["path"].encode(), scope["query_string"], body)
-    content, is_again = await loop.run_in_executor(
-        request.app.state.answers, known.run, lambda: once(shop.memory, key, asked, work)
-    )
+    return fingerprint(scope["method"].encode(), scope["path"].encode(), scope["query_string"], body)
+
+
+def _keyed(request: Request, content: bytes, is_again: bool) -> Response:
     request.app.state.metrics.looked_up("idempotency", is_hit=is_again)
     return Response(content, media_type=JSON, headers={"Idempotent-Replayed": "true"} if is_again else None)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from endcap.app.gorse_words import LAST_MS
 from endcap.core.types import Availability
 from endcap.web.openapi import SCHEMAS
 
@@ -43,7 +44,7 @@ class ItemFields(BaseModel):
     availability: Availability | None = Field(
         None, description="Missing: in_stock. Shown are neither out_of_stock nor hidden."
     )
-    created_ms: int | None = Field(None, ge=0, le=2**53, description="When it was listed, UTC milliseconds.")
+    created_ms: int | None = Field(None, ge=0, le=LAST_MS, description="When it was listed, UTC milliseconds.")
 
 
 class ItemIn(ItemFields):

@@ -37,6 +37,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from endcap import __version__
 from endcap.app.runtime import Shop
 from endcap.app.watching import SHARED, Watched, instruments
+from endcap.web.access_log import METHODS
 from endcap.web.decoding import no_parameters
 from endcap.web.deps import ShopDep
 
@@ -45,7 +46,6 @@ REQUEST_S = (
     *(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0065, 0.008, 0.01, 0.0125, 0.015, 0.02),
     *(0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
-METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 REFUSED = {401: "no_key", 403: "forbidden", 408: "slow_body", 413: "too_large", 429: "rate_limit", 503: "unavailable"}
 UNMATCHED = "unmatched"
 UNANSWERED = "none"

@@ -103,7 +103,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
+    where = f"{request.method} {request.scope['path']}"
     if error.status_code == 400:  # FastAPI found a body that is not even text
         return problem_response(422, "The body is not JSON.", "body", JSON_NEXT_STEP)
     headers = dict(error.headers) if error.headers else {}

@@ -196,7 +196,7 @@ def settle() -> None:
     again and again; and a thread that waits for its turn gets it after a millisecond, not after five."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(10_000, 20, 20)
     sys.setswitchinterval(0.001)
 
 

@@ -85,10 +85,17 @@ def cursor_of(place: int) -> str:
 
 
 def check_may_write(request: Request) -> None:
-    """For what a GET route records. NotAllowedError for a key without the scope `write`."""
+    """For what a GET route records. NotAllowedError for a key without the scope `write`, and for the page of another
+    site, which a browser lets ask, though not see, what a server without keys answers."""
     shop: Shop = request.state.shop
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise NotAllowedError(
+            "A page of another site asks for a write-back.",
+            where="write-back-type",
+            next_step="Have the shop's server ask, or send the feedback with POST /api/feedback.",
+        )
     key = shop.keys.known().get(request.state.key_id)
-    if key is not None and Scope.WRITE not in key.scopes:
+    if request.state.key_id and (key is None or Scope.WRITE not in key.scopes):
         raise NotAllowedError(
             "The API key lacks the scope write, and a write-back records feedback.",
             where="write-back-type",

@@ -58,6 +58,8 @@ async def recommend(
         return slate
 
     slate = await run_in_threadpool(answer)
+    if write_back_type:
+        request.state.owe(len(slate.items))
     return _scored(slate, offset) if x_api_version == "2" else [item.item_id for item in slate.items]
 
 
