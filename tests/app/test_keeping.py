@@ -131,7 +131,10 @@ def test_a_shop_grows_onto_postgres_and_comes_back(
     planted,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    hidden = shop.recommend(n=1).items[0].item_id  # after the release was made
+    shop.store.delete_items([hidden])
     before = everything(shop)
+    assert hidden not in {item.item_id for item in shop.recommend(n=24).items}
     keeping.back_up(shop, tmp_path / "first")
     monkeypatch.setenv(VARIABLE, f"{postgres.url}?schema={schema}")
     keeping.restore(tmp_path / "first", tmp_path / "grown")
@@ -139,6 +142,7 @@ def test_a_shop_grows_onto_postgres_and_comes_back(
     assert keeping.verify(tmp_path / "grown") == []
     with Shop.open(tmp_path / "grown", clock=lambda: planted.now_ms) as grown:
         assert everything(grown) == before
+        assert hidden not in {item.item_id for item in grown.recommend(n=24).items}
         grown.record(view(some_users(grown)[0], before[1][0][0], "on-postgres", planted.now_ms))
         after = everything(grown)
         keeping.back_up(grown, tmp_path / "second")

@@ -64,6 +64,17 @@ def test_the_one_used_longest_ago_goes_first():
     assert [memory.recall(key) for key in ("a", "b", "c")] == [b"", None, b""]
 
 
+def test_there_is_room_for_so_many_bytes():
+    memory = LocalMemory(most_bytes=10)
+    for key in ("a", "b", "c"):
+        memory.remember(key, b"1234", 60)
+    assert [memory.recall(key) for key in ("a", "b", "c")] == [None, b"1234", b"1234"]
+    memory.remember("large", b"12345678901", 60)
+    assert memory.recall("c") is None
+    assert memory.remember("d", b"1234567890", 60) == b"1234567890"
+    assert memory.recall("d") == b"1234567890"
+
+
 def test_a_shared_value_has_an_end_and_a_prefix(redis):
     link = RedisLink(redis.url)
     link.client.flushall()

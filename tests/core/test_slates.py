@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endcap.core.slates import HEAD_CHARS, PLACEMENTS, head_of, item_hashes, new_id, parse, release_hash
+from endcap.core.slates import (
+    HEAD_CHARS,
+    MAX_SHOWN,
+    MOST_IN_PAGE,
+    PLACEMENTS,
+    head_of,
+    item_hashes,
+    new_id,
+    parse,
+    release_hash,
+)
 from endcap.core.types import Placement
 
 IDS = st.lists(st.text(min_size=1, max_size=12), max_size=40)
@@ -25,6 +35,13 @@ def test_an_id_says_what_it_was_made_of(placement, release, first, second):
 
 def test_every_placement_has_a_code():
     assert set(PLACEMENTS) == set(Placement)
+
+
+def test_the_id_of_the_last_page_can_be_read():
+    first = parse(new_id(Placement.HOME, 1, map(str, range(MAX_SHOWN))))
+    last = new_id(Placement.HOME, 1, (f"n{place}" for place in range(MOST_IN_PAGE)), first.shown)
+    assert len(parse(last).shown) == MAX_SHOWN + MOST_IN_PAGE
+    assert parse(head_of(last)) is not None
 
 
 def test_two_ids_differ():

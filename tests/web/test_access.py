@@ -323,3 +323,24 @@ def _body(path):
     if path == "/v1/events":
         return {"event_type": "view", "user_id": "buyer", "item_id": "dairy-000"}
     return {"release": "nowhere"} if path.endswith("/publish") else {"user_id": "buyer"}
+
+
+def test_shops_that_share_a_place_are_refused(trained, tmp_path):
+    settings = '\n[state]\nurl = "redis://127.0.0.1:1/0"\nprefix = "both"\n'
+    shops = []
+    for name in ("north", "south"):
+        folder = shutil.copytree(trained, tmp_path / name)
+        (folder / "endcap.toml").write_text((folder / "endcap.toml").read_text() + settings)
+        shops.append(Shop.open(folder))
+        shops[-1].keys.create("till", ["read"])
+    with pytest.raises(CallerError, match="in one place, Redis at 127"):
+        Tenants(shops).check()
+    for shop in shops:
+        shop.close()
+
+
+def test_a_newline_does_not_hide_a_route(shop):
+    token = shop.keys.create("reader", ["read"]).token
+    with TestClient(create_app(shop)) as client:
+        for path in ("/metrics", "/metrics%0A"):
+            assert client.get(path, headers={"X-API-Key": token}).status_code == 403

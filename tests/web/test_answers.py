@@ -55,6 +55,24 @@ def test_those_that_wait_are_answered_together_and_as_alone(shop, threads, plant
     assert [ids(answer) for answer in answers] == alone
 
 
+def test_a_budget_of_ones_own_binds_nobody_else(shop, threads, monkeypatch):
+    monkeypatch.setattr("endcap.web.answers.SLOW_S", 60.0)
+    counting = Counting(shop)
+
+    async def ask():
+        queries = Queries(threads)
+        first = asyncio.create_task(queries.answer(counting, Query(n=1)))
+        await asyncio.sleep(0.05)
+        asked = [Query(n=1), Query(n=2), Query(n=3, budget_ms=0.001), Query(n=4)]
+        rest = [asyncio.create_task(queries.answer(counting, query)) for query in asked]
+        await asyncio.sleep(0.05)
+        counting.go_on.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(ask())
+    assert counting.turns == [1, 2, 1, 1]
+
+
 def test_one_that_is_wrong_fails_alone(shop):
     good, wrong, also = shop.answer_many([Query(n=2), Query(n=0), Query(n=1)])
     assert isinstance(wrong, CallerError)

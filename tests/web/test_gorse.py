@@ -270,6 +270,13 @@ def test_more_than_a_hundred_are_answered(client):
     assert client.get("/api/popular", params={"n": 500}).status_code == 200
 
 
+def test_a_page_of_another_site_records_nothing(client, shop):
+    before = shop.store.last_seq()
+    asked = {"params": {"write-back-type": "read"}, "headers": {"Sec-Fetch-Site": "cross-site"}}
+    assert client.get("/api/recommend/u", **asked).status_code == 403
+    assert shop.store.last_seq() == before
+
+
 def test_health(client, shop):
     good = {"DataStoreError": None, "CacheStoreError": None, "DataStoreConnected": True, "CacheStoreConnected": True}
     assert get(client, "/health/ready") == get(client, "/health/live") == {"Ready": True, **good}
