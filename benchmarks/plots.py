@@ -203,10 +203,6 @@ def _details(dataset: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
-if __name__ == "__main__":
-    main()
-
-
 def serving(axes: Axes, found: Figures) -> None:
     """p50 to p99 of one client by how many items there are."""
     sizes = measured(found)
@@ -222,3 +218,7 @@ def serving(axes: Axes, found: Figures) -> None:
     axes.set_xlabel("items")
     axes.set_ylabel("milliseconds, one client, one core")
     axes.legend(frameon=False, fontsize=8)
+
+
+if __name__ == "__main__":
+    main()
