@@ -224,6 +224,7 @@ class TestAppendTable:
 
         monkeypatch.setattr(log, "hash_ids", same_for_all)
         monkeypatch.setattr(store_module, "hash_ids", same_for_all)
+        monkeypatch.setattr(segments, "hash_ids", same_for_all)
         store.append_table(table(bulk_ids("a")))
         assert store.append_table(table([*bulk_ids("b"), "a1"])).duplicates["event_id"].to_list() == ["a1"]
         assert store.append([event("c"), event("a2"), event("b2")]) == Appended(["c"], ["a2", "b2"], 2 * BULK + 1)
@@ -234,7 +235,9 @@ class TestAppendTable:
         write = store._files.write
         numbers: list[int] = []
 
-        def write_slowly(frame: pl.DataFrame, hashes: segments.Hashes, number: int) -> segments.Segment:
+        def write_slowly(
+            frame: pl.DataFrame, hashes: segments.Hashes | None, number: int
+        ) -> tuple[segments.Segment, segments.Hashes]:
             written = write(frame, hashes, number)
             if not numbers:
                 store.append([event("b3", user_id="live"), event("other")])

@@ -52,6 +52,8 @@ tell("ready")
 threads = [threading.Thread(target=live, args=(k,)) for k in range(2)] + [threading.Thread(target=bulk)]
 for thread in threads:
     thread.start()
+for thread in threads:
+    thread.join()
 """
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,16 +106,23 @@ class SegmentFiles:
             self._check_size(segment)
         self._indexes = [known.get(segment.name) or (segment, self._map(segment)) for segment in segments]
 
-    def write(self, frame: pl.DataFrame, hashes: Hashes, number: int) -> Segment:
-        """Write a segment's two files durably under their final names. Invisible until `commit`."""
+    def write(self, frame: pl.DataFrame, hashes: Hashes | None, number: int) -> tuple[Segment, Hashes]:
+        """Write a segment's two files durably under their final names. Invisible until `commit`. hashes: of the ids,
+        uint64 [rows]; worked out while the events are written, if left out. Returns them sorted, too."""
         self.folder.mkdir(exist_ok=True)
         name = f"{number:06d}"
         events, ids = self.events_path(name), self.ids_path(name)
         beside = [path.with_name(f".{path.name}.tmp") for path in (events, ids)]
         try:
-            frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
+            with ThreadPoolExecutor(1) as beside_it:
+                worked_out = beside_it.submit(hash_ids, frame["event_id"]) if hashes is None else None
+                frame.write_parquet(beside[0], compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP)
+            if worked_out is not None:
+                hashes = worked_out.result()
+            assert hashes is not None
+            ordered: Hashes = np.sort(hashes)
             with beside[1].open("wb") as file:
-                np.save(file, np.sort(hashes))
+                np.save(file, ordered)
             for temporary, path in zip(beside, (events, ids), strict=True):
                 flush(temporary)
                 temporary.rename(path)
@@ -125,7 +133,8 @@ class SegmentFiles:
             raise
         flush(self.folder)
         flush(self.folder.parent)
-        return Segment(name, frame.height, events.stat().st_size, _sha256(events), ids.stat().st_size, _sha256(ids))
+        sums = _sha256(events), _sha256(ids)
+        return Segment(name, frame.height, events.stat().st_size, sums[0], ids.stat().st_size, sums[1]), ordered
 
     def commit(self, connection: apsw.Connection, segment: Segment, first_seq: int) -> Segment:
         """Insert the segment's row; must run inside the transaction that makes it visible."""

@@ -302,17 +302,20 @@ class SqliteStore(Store):
     def _append_segment(self, table: pl.DataFrame, commits: GroupCommit[Work]) -> tuple[Mask, int]:
         """Which rows were new, and the log's newest seq. Only one thread at a time may be here."""
         ids = table["event_id"]
-        hashes = hash_ids(ids)
+        hashes = hash_ids(ids) if self._files.any_committed else None  # nothing to look them up in: see `write`
         with self._snapshot() as connection:
             seen_seq = database.last_seq(connection)
             live = log.read_live_ids(connection)
-        mask = ids.is_first_distinct().to_numpy() & ~self._files.holding(ids, hashes)
+        mask = ids.is_first_distinct().to_numpy()
+        if hashes is not None:
+            mask &= ~self._files.holding(ids, hashes)
         mask &= ~ids.is_in(live.implode()).to_numpy()
         while mask.any():
             self._segments_written += 1
             with database.translated(self.folder):
-                segment = self._files.write(table.filter(mask), hashes[mask], self._segments_written)
-            taken, last_seq = commits.run(self._segment_job(segment, np.sort(hashes[mask]), seen_seq))
+                of_new = None if hashes is None else hashes[mask]
+                segment, ordered = self._files.write(table.filter(mask), of_new, self._segments_written)
+            taken, last_seq = commits.run(self._segment_job(segment, ordered, seen_seq))
             if not len(taken):
                 return mask, last_seq
             # Someone recorded these live while the file was written; they were first, so the file is made again.
