@@ -1,9 +1,10 @@
 """Answers over HTTP from catalogues of 12 thousand, 100 thousand and a million items, beside a plain ALS service.
 
-`make bench NAME=serving` measures all sizes, `DATASET=100k` one of them (`results/serving-100k.json`). The shops are
-made the first time (`benchmarks.scale_shop`) and kept in ENDCAP_SCALE, or the system's folder for temporary files. The
-server has one core and the driver another: ENDCAP_CORES=0,1. With PEERS=als the peer is measured beside each size, in
-the same way; it is installed into an environment of its own. Figures, each ending in the size:
+`make bench NAME=serving` measures all sizes, `DATASET=100k` one of them (`results/serving-100k.json`), `DATASET=drift`
+memory over many answers alone. The shops are made the first time (`benchmarks.scale_shop`) and kept in ENDCAP_SCALE, or
+the system's folder for temporary files. The server has one core and the driver another: ENDCAP_CORES=0,1. With PEERS=als
+the peer is measured beside each size, in the same way; it is installed into an environment of its own. Figures, each
+ending in the size:
 
     ready_s                       from the start of the process to the first 200 of /health/ready
     p50_ms, p95_ms, p99_ms        one client; `_8` and `_32` with more (p50_ms_100k_8)
@@ -15,7 +16,7 @@ the same way; it is installed into an environment of its own. Figures, each endi
     als_*, ratio_als              the same of the peer, by the same requests; our median over the peer's
     wrk_rps_8                     the same load from wrk, where it is installed
     recall@100                    of the release's indexes, against exact search
-    memory_drift_pct              growth of resident memory over 200,000 answers, after the first 20,000 (100k only)
+    memory_drift_pct_100k         growth of resident memory over 200,000 answers, after the first 20,000
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from endcap.core.errors import CallerError
 
 ALL = ("12k", "100k", "1m")
 CLIENTS = (1, 8, 32)
-RECALL_AT, DRIFT_AT = ("1m", "mini"), ("100k", "mini")
+RECALL_AT, DRIFT, DRIFT_AT = ("1m", "mini"), "drift", "100k"
 REQUESTS = 20_000  # distinct ones
 Figures = dict[str, float]
 
@@ -68,7 +69,9 @@ def run(data: Path | None, dataset: str = "", peers: str = "") -> Figures:
         raise CallerError(f"No peer is called {peers!r}.", where="PEERS", next_step="The peer is als.")
     root = Path(os.environ["ENDCAP_SCALE"]) if os.environ.get("ENDCAP_SCALE") else None
     figures: Figures = {}
-    for name in (dataset,) if dataset else ALL:
+    if dataset in ("", DRIFT):
+        figures[f"memory_drift_pct_{DRIFT_AT}"] = drifted(scale_shop(DRIFT_AT, root, data), Length())
+    for name in () if dataset == DRIFT else (dataset,) if dataset else ALL:
         shop = scale_shop(name, root, data)
         length = QUICK if name == "mini" else Length()
         found = measured(shop, length, has_peer=bool(peers))
@@ -81,9 +84,8 @@ def measured(shop: ScaleShop, length: Length, *, has_peer: bool) -> Figures:
     """All figures of a size, `@SIZE` where the size goes."""
     with copied(shop) as workspace:
         figures = _served(shop, workspace, length)
-    if shop.name in DRIFT_AT:
-        with copied(shop) as workspace:
-            figures["memory_drift_pct@SIZE"] = _drift(shop, workspace, length)
+    if length is QUICK:
+        figures["memory_drift_pct@SIZE"] = drifted(shop, length)
     if shop.name in RECALL_AT:
         figures |= {f"{name}@SIZE": value for name, value in recall_at_100(shop.workspace).items()}
     if has_peer:
@@ -216,10 +218,10 @@ def _effect(server: Served, users: list[str], probes: int) -> Figures:
     }
 
 
-def _drift(shop: ScaleShop, workspace: Path, length: Length) -> float:
+def drifted(shop: ScaleShop, length: Length) -> float:
     """Percent: the mean of the last tenth of samples of resident memory over that of the first tenth after warming."""
     asked = reads(people(shop), things(shop), REQUESTS, seed=1)
-    with endcap_served(workspace) as server:
+    with copied(shop) as workspace, endcap_served(workspace) as server:
         drive(Plan(port=server.port, clients=8, requests=length.drift_warm, reads=asked))
         plan, samples = Plan(port=server.port, clients=8, requests=length.drift, reads=asked), []
         with driving(plan) as running:

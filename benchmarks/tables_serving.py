@@ -12,7 +12,7 @@ WITHOUT = "–"
 def serving_figures() -> Figures:
     """Of all sizes, whether they were recorded together or one by one."""
     found: Figures = {}
-    for name in (SERVING, *(f"{SERVING}-{size}" for size in SIZES)):
+    for name in (SERVING, *(f"{SERVING}-{size}" for size in (*SIZES, "drift"))):
         if (RESULTS / f"{name}.json").exists():
             found |= figures(name)
     return found

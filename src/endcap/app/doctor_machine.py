@@ -109,22 +109,18 @@ def disk(folder: Path) -> Iterator[Finding]:
     usage, files = shutil.disk_usage(folder), os.statvfs(folder)
     free = f"{usage.free / GB:,.1f} GB of {usage.total / GB:,.1f} GB are free where the workspace is."
     mend = "Free some space, or move the workspace to a larger disk."
-    if usage.free < LEAST_FREE:
-        yield problem("disk", free, mend)
-    elif usage.free < LITTLE_FREE:
-        yield warning("disk", free, mend)
-    else:
-        yield ok("disk", free)
+    yield _left("disk", free, mend, usage.free, LEAST_FREE, LITTLE_FREE)
     if not files.f_files:  # the file system makes them as they are needed
         return
     left = f"{files.f_favail:,} more files can be made there."
     mend = "Remove what has very many small files, or move the workspace."
-    if files.f_favail < LEAST_INODES:
-        yield problem("inodes", left, mend)
-    elif files.f_favail < LITTLE_INODES:
-        yield warning("inodes", left, mend)
-    else:
-        yield ok("inodes", left)
+    yield _left("inodes", left, mend, files.f_favail, LEAST_INODES, LITTLE_INODES)
+
+
+def _left(check: str, said: str, mend: str, free: int, least: int, little: int) -> Finding:
+    if free < least:
+        return problem(check, said, mend)
+    return warning(check, said, mend) if free < little else ok(check, said)
 
 
 def permissions(folder: Path) -> Iterator[Finding]:

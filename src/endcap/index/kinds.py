@@ -12,6 +12,7 @@ import numpy as np
 
 from endcap.core.errors import ArtifactError
 from endcap.core.protocols import VectorIndex
+from endcap.core.runs import places_of
 from endcap.core.types import Float32Array, Int32Array
 from endcap.index.exact import ExactIndex
 
@@ -33,8 +34,7 @@ class KindIndex:
         """The k items with the greatest inner product, best first; those of one kind in order."""
         kinds, scores = self._index.search(vector, k)
         sizes = self._starts[kinds + 1] - self._starts[kinds]
-        entries = np.repeat(self._starts[kinds] - sizes.cumsum() + sizes, sizes) + np.arange(int(sizes.sum()))
-        items, marks = self._members[entries], scores.repeat(sizes)
+        items, marks = self._members[places_of(self._starts[kinds], sizes)], scores.repeat(sizes)
         order = np.lexsort((items, -marks))[: max(k, 0)]
         return items[order], marks[order]
 

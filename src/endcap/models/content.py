@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from endcap.core.protocols import VectorIndex
+from endcap.core.runs import places_of
 from endcap.core.types import Context, Evidence, Float32Array, Int32Array, Reason
 from endcap.models.evidence import SILENCE, Together
 from endcap.models.neighbours import recent
@@ -80,8 +81,7 @@ class ContentSource:
         """The first k items of kinds, best first, equal ones in order; none whose kind scores 0 or less."""
         kinds, scores = kinds[scores > 0], scores[scores > 0]
         sizes = self._starts[kinds + 1] - self._starts[kinds]
-        entries = np.repeat(self._starts[kinds] - sizes.cumsum() + sizes, sizes) + np.arange(int(sizes.sum()))
-        return self._members[entries][:k], scores.repeat(sizes)[:k]
+        return self._members[places_of(self._starts[kinds], sizes)][:k], scores.repeat(sizes)[:k]
 
     def save(self, folder: Path) -> None:
         np.save(folder / "kinds.npy", self.kinds)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from endcap.core.ranking import best_positions, distinct
+from endcap.core.runs import places_of
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Int64Array, Reason
 from endcap.models.evidence import SILENCE, summed
 
@@ -153,8 +154,7 @@ class NeighbourSource:
         """Where the rows of `items` lie in the matrix, end to end, and how long each row is."""
         starts = self._starts[items]
         lengths = self._starts[items + 1] - starts
-        offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
-        return offsets + np.arange(int(lengths.sum())), lengths
+        return places_of(starts, lengths), lengths
 
 
 def keep_strongest(matrix: sparse.csr_array, per_row: int) -> sparse.csr_array:

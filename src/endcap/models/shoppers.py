@@ -14,6 +14,7 @@ from pydantic import Field
 from scipy import sparse
 
 from endcap.core.ranking import best_positions
+from endcap.core.runs import places_of
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
 from endcap.features.sequences import Histories
@@ -131,10 +132,7 @@ def spans(matrix: sparse.csr_array, rows: Int32Array) -> tuple[np.ndarray[tuple[
     """Where the entries of some rows lie, end to end, and how many each row has."""
     starts = matrix.indptr[rows].astype(np.int64)
     lengths = matrix.indptr[rows + 1] - matrix.indptr[rows]
-    if not len(rows):
-        return np.empty(0, np.int64), lengths
-    offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
-    return offsets + np.arange(int(lengths.sum())), lengths
+    return places_of(starts, lengths), lengths
 
 
 def _summed(users: Int32Array, items: Int32Array, values: Float32Array, shape: tuple[int, int]) -> sparse.csr_array:

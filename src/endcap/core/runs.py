@@ -1,0 +1,14 @@
+"""Rows of arrays that are kept end to end."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endcap.core.types import Int64Array
+
+
+def places_of(starts: Int64Array, lengths: NDArray[np.integer]) -> Int64Array:
+    """int64: the places of several runs, one after the other. starts: int64 [n], where each begins. lengths: [n]."""
+    offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
+    return offsets + np.arange(int(lengths.sum()))
