@@ -2,7 +2,7 @@
 
 `make bench NAME=serving` measures all sizes, `DATASET=100k` one of them (`results/serving-100k.json`), `DATASET=drift`
 memory over many answers alone. The shops are made the first time (`benchmarks.scale_shop`) and kept in ENDCAP_SCALE, or
-the system's folder for temporary files. The server has one core and the driver another: ENDCAP_CORES=0,1. With PEERS=als
+the folder for temporary files. The server has one core and the driver another: ENDCAP_CORES=0,1. With PEERS=als
 the peer is measured beside each size, in the same way; it is installed into an environment of its own. Figures, each
 ending in the size:
 
