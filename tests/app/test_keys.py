@@ -63,8 +63,6 @@ def test_others_see_changes_at_once(keys, tmp_path, audit):
     keys.revoke(key.id)
     assert other.known()[key.id].revoked_ms == 1000
     assert keys.revoke(key.id) == other.known()[key.id]
-    keys.path.unlink()
-    assert other.known() == {}
 
 
 def test_keys_made_side_by_side_are_all_kept(keys, tmp_path, audit):
@@ -100,6 +98,16 @@ def test_damage_is_said_and_no_key_is_lost(keys):
     with pytest.raises(ServiceError, match=r"keys\.json"):
         keys.create("till", ["read"])
     assert keys.path.read_text() == '[{"id": 1}]'
+
+
+def test_keys_that_are_gone_open_nothing_until_there_are_others(keys, tmp_path, audit):
+    keys.create("till", ["read"])
+    assert len(keys.known()) == 1
+    keys.path.unlink()
+    with pytest.raises(ServiceError, match="gone"):
+        keys.known()
+    made = Keys(tmp_path, audit).create("till again", ["read"])
+    assert list(keys.known()) == [made.key.id]
 
 
 def test_revoking_what_is_not_there(keys, audit):

@@ -77,17 +77,20 @@ class Keys:
         self.path, self._folder, self._audit, self._clock = folder / FILE, folder, audit, clock
         self._seen: tuple[int, int, int] | None = None
         self._known: dict[str, Key] = {}
+        self._were_there = False
 
     def known(self) -> dict[str, Key]:
         """id -> key, those that are revoked or expired among them; read again only where the file has changed.
-        ServiceError where it cannot be read: nobody is let in on a guess."""
+        ServiceError where it cannot be read, or is gone since it was: nobody is let in on a guess."""
         try:
             found = self.path.stat()
-        except FileNotFoundError:
-            self._seen, self._known = None, {}
-            return self._known
+        except FileNotFoundError as error:
+            if not self._were_there:
+                return {}
+            raise self._unreadable("the file is gone") from error
         except OSError as error:
             raise self._unreadable(error.strerror or str(error)) from error
+        self._were_there = True
         seen = (found.st_mtime_ns, found.st_ino, found.st_size)
         if seen != self._seen:
             self._known = {key.id: key for key in self._read()}
@@ -160,7 +163,7 @@ class Keys:
         return ServiceError(
             f"The keys cannot be read: {why}.",
             where=str(self.path),
-            next_step="Restore the file from a backup, or remove it and make new keys.",
+            next_step="Restore the file from a backup; or move it away and make new ones: endcap keys create --help",
         )
 
 
