@@ -462,3 +462,10 @@ def test_quarantine_keeps_every_row_and_counts_by_rule(store: SqliteStore) -> No
     assert store.quarantined().collect()["line"].to_list() == [1, 2, 3]
     assert store.quarantine_counts() == {"b": 2, "a": 1}
     assert store.counts().quarantined == 3
+
+
+def test_a_store_whose_file_is_deleted_takes_nothing(store: SqliteStore) -> None:
+    store.append([event("kept")])
+    (store.folder / "store.sqlite").unlink()
+    with pytest.raises(ServiceError, match="deleted or replaced"):
+        store.append([event("lost")])

@@ -7,6 +7,7 @@ long as it is open: SQLite's own locks are released by the system when a process
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -129,6 +130,18 @@ def connect_writer(folder: Path) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_in_place(connection: apsw.Connection, folder: Path) -> None:
+    """ServiceError where the file was deleted or replaced since it was opened: what is written to it would be gone."""
+    has_moved = ctypes.c_int(0)
+    connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(has_moved))
+    if has_moved.value:
+        raise ServiceError(
+            "The store's file was deleted or replaced while it was open.",
+            where=str(folder / FILE),
+            next_step="Stop the server, restore the workspace from a backup, and start it again.",
+        )
 
 
 def connect_reader(folder: Path) -> apsw.Connection:

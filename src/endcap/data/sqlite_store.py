@@ -378,6 +378,7 @@ def transact(
 ) -> list[Any]:
     """Runs all jobs in one transaction. after_rollback: puts right what the jobs changed in memory if it failed."""
     with database.translated(folder):
+        database.check_in_place(connection, folder)
         connection.execute("BEGIN IMMEDIATE")
         try:
             results = [job(connection) for job in jobs]
