@@ -120,6 +120,17 @@ def test_what_is_not_imported(loaded, absent):
     assert answer.stdout.strip() == "[]"
 
 
+def test_a_full_disk_is_a_sentence():
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "endcap", "--version"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=environment
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("A file cannot be written or read: No space left")
+
+
 INTERRUPTED = """
 import sys
 from endcap.cli.main import run

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import endcap
-from endcap.core.artifacts import Manifest, ReleaseStore, replace_atomically
+from endcap.core.artifacts import Manifest, ReleaseStore, replace_atomically, write_atomically
 from endcap.core.errors import ArtifactError, NotFoundError
 
 NOW_MS = 1_767_225_600_000  # 2026-01-01 00:00:00 UTC
@@ -160,6 +160,19 @@ def test_replacing_a_file_leaves_only_that_file(tmp_path: Path) -> None:
     replace_atomically(tmp_path / "file", b"old")
     replace_atomically(tmp_path / "file", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    replace_atomically(tmp_path / "file", b"old")
+
+    def fill(beside: Path) -> None:
+        beside.write_bytes(b"half")
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"the rest")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "file", fill)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 
 
 # Commits and publishes for ever; each line on stdout is a release that was published, written after it was.

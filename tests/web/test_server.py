@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -101,6 +102,23 @@ def test_unknown_routes_and_methods(client):
         assert allowed in answer.json()["error"]["what"]
 
 
+def test_a_slash_too_many_leads_nowhere(client):
+    assert client.get("/health/live/", follow_redirects=False).status_code == 404
+    assert client.head("/health/live").status_code == client.head("/health/ready").status_code == 200
+
+
+def test_a_full_disk_is_said(client, caplog):
+    def fill():
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    client.app.add_api_route("/health/live/full", fill)
+    answer = client.get("/health/live/full")
+    assert answer.status_code == 503
+    assert "No space left" in answer.json()["error"]["what"]
+    assert "No space left" in caplog.text
+
+
 @pytest.mark.parametrize("is_declared", [True, False])
 def test_bodies_are_limited(client, is_declared):
     body = b" " * (MAX_BODY_BYTES + 1)
@@ -153,6 +171,7 @@ def test_only_this_machine_is_answered(shop):
     with TestClient(LoopbackOnly(create_app(shop)), base_url="http://127.0.0.1:8765") as client:
         assert client.get("/health/live").status_code == 200
         assert client.get("/health/live", headers={"Host": "localhost:8765"}).status_code == 200
+        assert client.get("/health/live", headers={"Host": "LocalHost:8765"}).status_code == 200
         assert client.get("/health/live", headers={"Host": "[::1]:8765"}).status_code == 200
         refused = client.get("/health/live", headers={"Host": "shop.example"})
         assert refused.status_code == 403

@@ -30,7 +30,7 @@ from endcap.cli import (
     watching,
 )
 from endcap.cli.terminal import stderr, stdout
-from endcap.core.errors import EndcapError
+from endcap.core.errors import EndcapError, disk_error
 
 INTERRUPTED = 130  # what a command that Ctrl-C ended exits with
 
@@ -54,9 +54,12 @@ def run() -> None:
         if stopped.code == INTERRUPTED:
             stderr().print("Stopped. Run it again; what was recorded is kept.")
         raise
-    except EndcapError as error:
-        stderr().print(Text(str(error), style="red"), soft_wrap=True)
-        raise SystemExit(error.exit_code) from None
+    except (EndcapError, OSError) as error:
+        said = error if isinstance(error, EndcapError) else disk_error(error)
+        if said is None:
+            raise
+        stderr().print(Text(str(said), style="red"), soft_wrap=True)
+        raise SystemExit(said.exit_code) from None
 
 
 def _show_version(wanted: bool) -> None:

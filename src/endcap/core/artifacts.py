@@ -206,9 +206,13 @@ def replace_atomically(path: Path, content: bytes) -> None:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """As `replace_atomically`, where what writes wants a path: one beside, which then takes the place of `path`."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(beside)
-    flush(beside)
-    beside.replace(path)
+    try:
+        write(beside)
+        flush(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     flush(path.parent)
 
 

@@ -12,6 +12,8 @@ EndcapError
 
 from __future__ import annotations
 
+import errno
+
 
 class EndcapError(Exception):
     """Base of every error Endcap raises on purpose.
@@ -66,6 +68,17 @@ class ServiceError(EndcapError):
 
     exit_code = 1
     http_status = 503
+
+
+def disk_error(error: OSError) -> ServiceError | None:
+    """What to say of a disk that is full, broken or not to be written to; None for any other error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        return None
+    return ServiceError(
+        f"A file cannot be written or read: {error.strerror}.",
+        where=str(error.filename or ""),
+        next_step="See that the disk works, may be written to and has space; then try again.",
+    )
 
 
 class ArtifactError(ServiceError):

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
-from endcap.core.errors import CallerError, EndcapError, TooManyError
+from endcap.core.errors import CallerError, EndcapError, TooManyError, disk_error
 
 LOG = logging.getLogger(__name__)
 JSON_NEXT_STEP = "Send one JSON object in UTF-8."
@@ -74,6 +74,7 @@ def endcap_problem(error: EndcapError, request_id: str) -> JSONResponse:
 
 def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(EndcapError, _endcap_error)
+    app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -88,6 +89,14 @@ async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EndcapError)
     request.state.error = type(error).__name__
     return endcap_problem(error, request.state.request_id)
+
+
+async def _os_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    said = disk_error(error)
+    if said is None:
+        raise error
+    return await _endcap_error(request, said)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

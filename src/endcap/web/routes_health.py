@@ -16,12 +16,14 @@ from endcap.web.schemas import LiveAnswer, ReadyAnswer
 router = APIRouter(tags=["health"], responses=error_responses(422), dependencies=[Depends(no_parameters)])
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Is the process alive?")
 async def live() -> LiveAnswer:
     """200 as long as the process answers at all. Restart it when this fails."""
     return LiveAnswer(status="ok", version=__version__)
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", summary="Can it answer?", responses={503: {"model": ReadyAnswer}})
 async def ready(request: Request, response: Response) -> ReadyAnswer:
     """200 once a release is loaded and answers; otherwise 503 with the problem. Send no shoppers before.

@@ -84,6 +84,7 @@ def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.is_alone = False
     app.state.tenants = Tenants(shops, keys_required=keys_required)
