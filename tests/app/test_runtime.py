@@ -149,6 +149,8 @@ def test_a_placement_may_be_text_and_a_locale_have_an_underscore(shop, planted):
         ({"quantity": float("nan")}, "not a finite"),
         ({"price": -1}, "price -1 is negative"),
         ({"value": float("inf")}, "not a finite"),
+        ({"value": -1e300}, r"value -1e\+300 is beyond 1e\+12"),
+        ({"price": 1e13}, "beyond"),
     ],
 )
 def test_a_wrong_event_is_a_sentence_and_none_is_recorded(shop, planted, changed, word):
@@ -189,6 +191,13 @@ def test_a_workspace_that_is_written_to_is_not_deleted(tmp_path):
     with Shop.open(tmp_path / "shop"), pytest.raises(ServiceError, match="endcap serve"):
         Shop.delete(tmp_path / "shop")
     assert (tmp_path / "shop" / "store" / "store.sqlite").exists()
+
+
+def test_a_workspace_that_is_there_is_left_to_its_writer(tmp_path):
+    folder = Shop.init(tmp_path / "shop")
+    with Shop.open(folder):
+        assert Shop.init(folder, "[train]\nseed = 9\n") == folder
+    assert "seed = 9" not in (folder / "endcap.toml").read_text()
 
 
 def test_next_steps_name_the_shop(tmp_path):

@@ -98,6 +98,9 @@ def test_the_catalogue_is_changed(client):
     assert client.item("a/b").price == 2.5
     assert client.patch_item("a/b", title="50%2F?").title == "50%2F?"
     assert client.put_items([{"item_id": "50%2F?"}]).accepted == (client.item("50%2F?").item_id,)
+    for dots in (".", ".."):
+        assert client.put_items([{"item_id": dots}]).accepted == (client.item(dots).item_id,)
+        assert client.delete_item(dots) is True
     assert client.delete_item("a/b") is True
     assert client.delete_item("a/b") is False
     with pytest.raises(NotFoundError):

@@ -63,6 +63,7 @@ def test_the_last_row_of_an_item_counts() -> None:
         ("price", "cheap", "wrong_type"),
         ("price", "inf", "not_finite"),
         ("price", "-1", "negative_price"),
+        ("price", "1e300", "too_large"),
         ("availability", "soon", "availability"),
         ("attributes", "[1]", "wrong_type"),
         ("images", "[broken", "wrong_type"),

@@ -48,6 +48,7 @@ BAD_ROWS: dict[str, tuple[str | bytes, str, str]] = {
     "wrong type": (f"x,purchase,u,i1,{T0},two,1", "wrong_type", "quantity 'two' is not a number"),
     "missing id": (f"x,purchase,,i1,{T0},1,1", "missing_id", "no user_id"),
     "negative price": (f"x,purchase,u,i1,{T0},1,-3.5", "negative_price", "price '-3.5' is negative"),
+    "beyond sums": (f"x,purchase,u,i1,{T0},1,1e300", "too_large", "price '1e300' is beyond 1e+12"),
     "year 1970": ("x,purchase,u,i1,1000,1,1", "impossible_time", "'1000' is before 1995"),
     "year 2999": ("x,purchase,u,i1,32472144000000,1,1", "impossible_time", "more than a day ahead"),
     "unknown item": (f"x,purchase,u,nothing,{T0},1,1", "unknown_item", "'nothing' is not in the catalogue"),

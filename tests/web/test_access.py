@@ -154,8 +154,12 @@ def test_keys_that_cannot_be_read_let_nobody_in(client, shop, tokens):
     assert "keys.json" in answer.json()["error"]["where"]
     assert client.get("/health/live").status_code == 200
     shop.keys.path.unlink()
+    assert client.get("/v1/recommendations").status_code == 503
+
+
+def test_a_server_that_needs_keys_lets_nobody_in_where_there_are_none(shop):
     with TestClient(create_app(shop, keys_required=True)) as required:
-        assert required.get("/v1/recommendations", headers=bearer(tokens["read"])).status_code == 401
+        assert required.get("/v1/recommendations", headers=bearer("endcap_x_y")).status_code == 401
         assert required.get("/v1/recommendations").status_code == 401
 
 

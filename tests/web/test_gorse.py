@@ -253,6 +253,9 @@ def test_visits_are_answered_without_being_recorded(client, shop, after):
     assert ids(found)[0] == after["dairy-000"]
     assert "dairy-000" not in ids(found)
     assert set(ids(send(client, "POST", "/session/recommend/Dairy", acts))) == {"dairy-001"}
+    nobody = [{name: said for name, said in acts[0].items() if name != "UserId"}]
+    assert ids(send(client, "POST", "/session/recommend?n=16", nobody)) == ids(found)
+    assert client.post("/api/feedback", json=nobody).status_code == 400
     assert shop.store.last_seq() == before
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from endcap.core.errors import CallerError
 from endcap.core.slates import HEAD_CHARS, head_of
-from endcap.core.types import SESSION_PREFIX, Event, EventType
+from endcap.core.types import MAX_NUMBER, SESSION_PREFIX, Event, EventType
 from endcap.data.checks import DAY_MS, EARLIEST_MS, NUMBERS
 
 MAX_BATCH = 10_000
@@ -24,8 +24,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of a ch
 
 def check_event(event: Event, now_ms: int, where: str = "event") -> None:
     """Raises CallerError for a time that cannot be, an act on no item, a login of nobody or to no session, an id that
-    is blank, holds control characters or is kept for sessions, and a number that is not finite, a negative price or a
-    quantity that is not above zero."""
+    is blank, holds control characters or is kept for sessions, and a number that is not finite or beyond `MAX_NUMBER`,
+    a negative price or a quantity that is not above zero."""
     if not EARLIEST_MS <= event.ts_ms <= now_ms + DAY_MS:
         raise CallerError(
             f"{event.ts_ms} is before 1995 or more than a day ahead.",
@@ -111,6 +111,8 @@ def _check_number(name: str, value: float | None, where: str) -> None:
         wrong = "is negative"
     elif name == "quantity" and value <= 0:
         wrong = "is not above zero"
+    elif abs(value) > MAX_NUMBER:
+        wrong = f"is beyond {MAX_NUMBER:g}"
     if wrong:
         raise CallerError(
             f"The {name} {value:g} {wrong}.", where=f"{where}.{name}", next_step="Send what was meant, or leave it out."

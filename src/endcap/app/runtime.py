@@ -109,15 +109,19 @@ class Shop:
         self.watch: Watch | None = None
 
     @classmethod
-    def init(cls, folder: str | Path, settings: str = STARTER) -> Path:
-        """Make a workspace; an existing one is left as it is. Returns its folder. settings: its `endcap.toml`."""
+    def init(cls, folder: str | Path, starter: str = STARTER) -> Path:
+        """Make a workspace; an existing one is left as it is. Returns its folder. starter: its `endcap.toml`."""
         place = Path(folder)
         if not place.is_dir():
             database.make_folder(place)
         with database.translated(place):
             if not (place / CONFIG_FILE).exists():
-                (place / CONFIG_FILE).write_text(settings, encoding="utf-8")
-        open_store(place / "store", load_config(place / CONFIG_FILE).store, create=True).close()
+                (place / CONFIG_FILE).write_text(starter, encoding="utf-8")
+        settings = load_config(place / CONFIG_FILE).store
+        try:  # one that is there may be another process's to write to
+            open_store(place / "store", settings, read_only=True).close()
+        except NotFoundError:
+            open_store(place / "store", settings, create=True).close()
         return place
 
     @staticmethod

@@ -200,7 +200,8 @@ def _key() -> dict[str, str]:
 def _id(given: str) -> str:
     if not given:
         raise CallerError("The id is empty.", where="id", next_step="Name the item or the user.")
-    return quote(given, safe="")
+    # Dots alone would be read as steps of the path, and quote() leaves them.
+    return given.replace(".", "%2E") if given in (".", "..") else quote(given, safe="")
 
 
 def _reader(kind: type[T]) -> Callable[[bytes], T]:

@@ -40,6 +40,7 @@ class EventType(StrEnum):
 
 EVENT_CODES = {kind.value: code for code, kind in enumerate(EventType)}
 SESSION_PREFIX = "session:"
+MAX_NUMBER = 1e12  # of a price, a quantity or a rating: beyond it nothing is sold, and sums of it are no numbers
 
 
 def session_user(session_id: str) -> str:

@@ -24,6 +24,7 @@ from endcap.data.checks import (
     not_finite,
     require_columns,
     run_checks,
+    too_large,
     unreadable_time,
 )
 from endcap.data.lines import ROW
@@ -121,6 +122,7 @@ def _item_checks(raw: pl.LazyFrame, lists: list[str]) -> list[Check]:
         missing("item_id"),
         not_a_number(raw, "price"),
         not_finite("price"),
+        too_large(raw, "price"),
         negative_price(raw),
         Check(
             "availability",

@@ -12,7 +12,7 @@ import polars as pl
 
 from endcap.core import tables
 from endcap.core.errors import DataError
-from endcap.core.types import SESSION_PREFIX, EventType
+from endcap.core.types import MAX_NUMBER, SESSION_PREFIX, EventType
 from endcap.data import cells, times
 from endcap.data.lines import FAULT_REASON, FAULT_RULE, FAULTS, LINE, ROW
 from endcap.data.quarantine import REASON, RULE, TYPED, as_it_came, collected, labelled, number_rows
@@ -125,6 +125,11 @@ def not_finite(name: str) -> Check:
     return Check("not_finite", ~pl.col(TYPED + name).is_finite(), pl.lit(f"The {name} is not a finite number."))
 
 
+def too_large(raw: pl.LazyFrame, name: str) -> Check:
+    beyond = pl.col(TYPED + name).abs() > MAX_NUMBER
+    return Check("too_large", beyond, pl.format(f"The {name} {{}} is beyond {MAX_NUMBER:g}.", cells.shown(raw, name)))
+
+
 def negative_price(raw: pl.LazyFrame) -> Check:
     return Check(
         "negative_price",
@@ -196,6 +201,7 @@ def _event_checks(raw: pl.LazyFrame, now_ms: int, form: str) -> list[Check]:
         *(not_a_number(raw, name) for name in NUMBERS),
         impossible_time(raw, "ts_ms", now_ms),
         *(not_finite(name) for name in NUMBERS),
+        *(too_large(raw, name) for name in NUMBERS),
         negative_price(raw),
         Check(
             "nonpositive_quantity",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from endcap.app.gorse_words import LAST_MS
-from endcap.core.types import Availability
+from endcap.core.types import MAX_NUMBER, Availability
 from endcap.web.openapi import SCHEMAS
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
@@ -34,7 +34,7 @@ class ItemFields(BaseModel):
     )
     title: str | None = Field(None, max_length=1000, description="What a shopper reads.")
     description: str | None = Field(None, max_length=20_000, description="Longer text.")
-    price: float | None = Field(None, ge=0, description="List price, in `currency`.")
+    price: float | None = Field(None, ge=0, le=MAX_NUMBER, description="List price, in `currency`.")
     currency: str | None = Field(None, max_length=8, description="ISO 4217.")
     categories: list[Label] | None = Field(None, max_length=32, description="A path from broad to narrow.")
     brand: Label | None = Field(None, description="Maker or label.")

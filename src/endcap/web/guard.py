@@ -116,7 +116,7 @@ def _hostname(host: str) -> str:
     """'127.0.0.1:8765' -> '127.0.0.1', '[::1]:8765' -> '::1'."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    return host.partition(":")[0].lower()
 
 
 def _request_id(scope: Scope) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from endcap.core.slates import MAX_CHARS
-from endcap.core.types import EventType, Placement, Recommendation
+from endcap.core.types import MAX_NUMBER, EventType, Placement, Recommendation
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Label = Annotated[str, Meta(max_length=256)]
@@ -19,8 +19,8 @@ Said = Annotated[str, Meta(max_length=MAX_CHARS)]
 Moment = Annotated[int, Meta(ge=0, le=2**53)]
 Count = Annotated[int, Meta(description="How many items, 1 to 500.")]
 Locale = Annotated[str, Meta(max_length=35, description="Language of the reasons.")]
-Above = Annotated[float, Meta(gt=0, description="Units.")]
-Price = Annotated[float, Meta(ge=0)]
+Above = Annotated[float, Meta(gt=0, le=MAX_NUMBER, description="Units.")]
+Price = Annotated[float, Meta(ge=0, le=MAX_NUMBER)]
 LeastPrice = Annotated[Price | None, Meta(description="Of this price at least; items without a price are left out.")]
 MostPrice = Annotated[Price | None, Meta(description="Of this price at most; items without a price are left out.")]
 

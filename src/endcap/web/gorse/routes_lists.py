@@ -14,7 +14,7 @@ from endcap.core.types import Slate
 from endcap.web.deps import json_declared
 from endcap.web.gorse.asking import GorseDep, N, Offset, check_may_write, gorse_router
 from endcap.web.gorse.routes_feedback import heard
-from endcap.web.gorse.schemas import GorseFeedback, HealthStatus, Score
+from endcap.web.gorse.schemas import GorseSessionAct, HealthStatus, Score
 from endcap.web.problems import error_responses
 
 router = gorse_router()
@@ -85,7 +85,7 @@ async def recommend_category(
 @router.post(
     "/session/recommend", summary="Recommend to a visit", responses=SENT, dependencies=[Depends(json_declared)]
 )
-async def session(gorse: GorseDep, acts: list[GorseFeedback], n: N = 10, offset: Offset = 0) -> list[Score]:
+async def session(gorse: GorseDep, acts: list[GorseSessionAct], n: N = 10, offset: Offset = 0) -> list[Score]:
     """For the acts of a visit, of which nothing is recorded; without the items of these."""
     return await session_category(gorse, "", acts, n, offset)
 
@@ -97,7 +97,7 @@ async def session(gorse: GorseDep, acts: list[GorseFeedback], n: N = 10, offset:
     dependencies=[Depends(json_declared)],
 )
 async def session_category(
-    gorse: GorseDep, category: str, acts: list[GorseFeedback], n: N = 10, offset: Offset = 0
+    gorse: GorseDep, category: str, acts: list[GorseSessionAct], n: N = 10, offset: Offset = 0
 ) -> list[Score]:
     """As without one."""
     return _scored(await run_in_threadpool(gorse.session, heard(acts), n, offset, category), offset)

@@ -29,6 +29,12 @@ class GorseFeedback(_Gorse):
     comment: str = Field("", max_length=10_000, description="Not kept.")
 
 
+class GorseSessionAct(GorseFeedback):
+    """An act of a visit, which nobody need have a name for."""
+
+    user_id: Annotated[str, Field(max_length=256)] = ""
+
+
 class GorseFeedbackOut(_Gorse):
     feedback_type: str
     user_id: str
