@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 
@@ -102,10 +101,25 @@ def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def whole(model: nn.Module) -> dict[str, Tensor]:
     """The full state dict, gathered onto the CPU of the first process (the others get an empty one)."""
-    if not isinstance(model, FSDPModule):
+    if processes() == 1:
         return dict(model.state_dict())
-    gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    return {name: tensor for name, tensor in gathered.items() if isinstance(tensor, Tensor)}
+    found = {}
+    for name, tensor in model.state_dict().items():
+        full = _gathered(tensor) if isinstance(tensor, DTensor) else tensor
+        if rank() == 0:
+            found[name] = full.cpu()
+    dist.barrier()  # one that left before the first had read everything would cut it off
+    return found
+
+
+def _gathered(tensor: DTensor) -> Tensor:
+    """Of shards by rows, in as many rows each as `torch.chunk` gives them; the last ones may have fewer, or none."""
+    mine = tensor.to_local().detach()
+    padded = mine.new_zeros(-(-tensor.shape[0] // processes()), *tensor.shape[1:])
+    padded[: len(mine)] = mine
+    parts = [torch.empty_like(padded) for _ in range(processes())]
+    dist.all_gather(parts, padded)
+    return torch.cat(parts)[: tensor.shape[0]]
 
 
 def local(tensor: Tensor) -> Tensor:
