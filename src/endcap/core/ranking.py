@@ -16,7 +16,8 @@ SEVERAL = 4
 def distinct(items: Int32Array) -> Int32Array:
     """`np.unique`, several times as fast for the few thousand items of one answer."""
     ordered = np.sort(items)
-    first = np.ones(len(ordered), np.bool_)
+    first = np.empty(len(ordered), np.bool_)
+    first[:1] = True
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     return ordered[first]
 
@@ -57,6 +58,8 @@ def among(items: Int32Array, ascending: Int32Array) -> NDArray[np.bool_]:
 
 
 def _best(scores: Scores, k: int) -> NDArray[np.int64]:
+    if len(scores) <= SEVERAL * k:
+        return np.argsort(-scores, kind="stable")[:k]
     least = threshold(scores, k)
     near = (scores >= least).nonzero()[0]
     found = scores[near]

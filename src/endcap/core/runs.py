@@ -10,5 +10,6 @@ from endcap.core.types import Int64Array
 
 def places_of(starts: Int64Array, lengths: NDArray[np.integer]) -> Int64Array:
     """int64: the places of several runs, one after the other. starts: int64 [n], where each begins. lengths: [n]."""
-    offsets = np.repeat(starts - lengths.cumsum() + lengths, lengths)
-    return offsets + np.arange(int(lengths.sum()))
+    places: Int64Array = (starts - lengths.cumsum() + lengths).repeat(lengths)
+    places += np.arange(len(places))
+    return places

@@ -78,8 +78,11 @@ class SparseEvidence:
     def at(self, items: Int32Array) -> Float32Array:
         if not len(self._items):
             return np.zeros(len(items), np.float32)
-        rows = np.minimum(self._items.searchsorted(items), len(self._items) - 1)
-        return np.where(self._items[rows] == items, self._scores[rows], 0).astype(np.float32)
+        scores = _blank(1 + max(int(self._items[-1]), int(items.max(initial=0))))
+        scores[self._items] = self._scores
+        found = scores[items]
+        scores[self._items] = 0
+        return found
 
 
 SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))
@@ -103,6 +106,14 @@ def summed(
     row[held] = np.arange(len(held), dtype=np.int32)
     scores = np.bincount(row[places], values, len(held))
     return SparseEvidence(held if items is None else items[held], scores)
+
+
+def _blank(size: int) -> Float32Array:
+    """float32 [>= size] of this thread, all 0, to be left so."""
+    held: Float32Array | None = getattr(_SCRATCH, "scores", None)
+    if held is None or len(held) < size:
+        held = _SCRATCH.scores = np.zeros(size, np.float32)
+    return held
 
 
 def _scratch(size: int) -> Int32Array:

@@ -104,7 +104,9 @@ class Shortlist:
         if len(candidates.items) <= size:
             return candidates
         weights = np.array([self.weights.get(source, 0.0) for source in sources], np.float32)
-        return candidates.take(np.sort(best_positions(shares(candidates) @ weights, size)))
+        best = candidates.best[0]
+        by_score = np.divide(weights, best, out=np.zeros_like(weights), where=best > 0)
+        return candidates.take(np.sort(best_positions(candidates.scores @ by_score, size)))
 
 
 def shares(candidates: Candidates) -> Float32Array:
