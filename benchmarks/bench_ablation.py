@@ -30,7 +30,7 @@ from endcap.app.train import Taught, Training
 from endcap.core.errors import CallerError
 from endcap.evaluate.intervals import interval_of, paired_difference, resampled_means
 from endcap.models.blend import fit_blend
-from endcap.models.ranker import fit_ranker, try_ranker
+from endcap.models.ranker_fit import fit_ranker, try_ranker
 from endcap.models.worth import without
 from endcap.recommend.pipeline import Pipeline
 

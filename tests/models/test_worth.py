@@ -5,7 +5,8 @@ import pytest
 
 from endcap.core.errors import CallerError
 from endcap.models.crossfit import Examples, dcg, folds, ideal
-from endcap.models.ranker import RankerConfig, fit_ranker, try_ranker
+from endcap.models.ranker import RankerConfig
+from endcap.models.ranker_fit import fit_ranker, try_ranker
 from endcap.models.worth import without, worth
 
 NAMES = ("score_plain", "score_other", "rank_plain", "rank_other", "proposed_by")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -20,10 +21,13 @@ from endcap.core.errors import ArtifactError
 from endcap.models.blend import Blend, fit_blend, sources_of, try_blend
 from endcap.models.crossfit import Examples, Gains, ideal
 from endcap.models.judge import OnnxJudge
-from endcap.models.ranker import Ranker, Trial, fit_ranker, try_ranker
+from endcap.models.ranker import Ranker
 from endcap.models.worth import without, worth
 from endcap.recommend.candidates import Shortlist
 from endcap.recommend.second_look import Weights
+
+if TYPE_CHECKING:
+    from endcap.models.ranker_fit import Trial
 
 WEIGHTS = "weights.json"
 
@@ -90,6 +94,8 @@ class Fused:
 
 def fuse(examples: Examples, names: tuple[str, ...], config: Config, progress: Callable[[float], None]) -> Fused:
     """examples: of past moments, all with a target among the candidates."""
+    from endcap.models.ranker_fit import fit_ranker, try_ranker  # LightGBM, which a server need not load
+
     train, ranker = config.train, config.ranker
     queries, users = len(examples.sizes), len(np.unique(examples.users))
     if queries < ranker.min_blend or users < ranker.folds:
@@ -132,6 +138,8 @@ def learned_from(
     scorer: Ranker | Blend | None, examples: Examples, names: tuple[str, ...], config: Config, part: NDArray[np.bool_]
 ) -> Ranker | Blend | None:
     """A scorer like the given one, from the same sources, that knows some of the queries only. part: bool [q]."""
+    from endcap.models.ranker_fit import fit_ranker
+
     if scorer is None:
         return None
     some = examples.of(part)

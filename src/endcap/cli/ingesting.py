@@ -39,9 +39,6 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Read, check, clean and record files. What is refused is kept in quarantine, counted by rule."""
-    from endcap.app.lean import import_lightgbm_alone
-
-    import_lightgbm_alone()
     from endcap.app.runtime import Shop
 
     if dataset is not None and (events, items, users) != (None, None, None):

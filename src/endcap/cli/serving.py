@@ -30,9 +30,6 @@ def serve(
     # Requests run side by side already; threads inside one answer would only get in each other's way.
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
-    from endcap.app.lean import import_lightgbm_alone
-
-    import_lightgbm_alone()
     from endcap.app.logs import configured
     from endcap.app.runtime import Shop
     from endcap.app.watching import shared_counts

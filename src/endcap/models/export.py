@@ -18,7 +18,8 @@ from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ServiceError
 from endcap.core.types import Float32Array, Int64Array
 from endcap.encoders.onnx_graph import graph_of
-from endcap.models.sequence_source import ITEM_VECTORS, SETTINGS, TOWER, Settings, encode_settings, open_session
+from endcap.models.sequence_source import ITEM_VECTORS, SETTINGS, TOWER, Settings, encode_settings
+from endcap.models.session import open_session
 from endcap.models.windows import PADDING
 
 TOLERANCE = 1e-4

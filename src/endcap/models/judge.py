@@ -20,7 +20,7 @@ import numpy as np
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError, MissingExtraError
 from endcap.core.types import Float32Array, Int64Array
-from endcap.models.sequence_source import open_session
+from endcap.models.session import open_session
 
 GRAPH, VOCABULARY, SETTINGS = "judge.onnx", "tokeniser.json", "judge.json"
 FORMAT = 1

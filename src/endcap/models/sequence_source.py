@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError
 from endcap.core.protocols import VectorIndex
 from endcap.core.types import Context, EventType, Float32Array, Int32Array, Reason
 from endcap.models.evidence import Together
+from endcap.models.session import open_session
 from endcap.models.windows import PADDING
 
 IndexFactory = Callable[[Float32Array], VectorIndex]
@@ -147,14 +147,6 @@ def _beside(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     named = {path.relative_to(folder).as_posix(): path for path in files}
     return {name: path.read_bytes() for name, path in named.items() if name not in (TOWER, ITEM_VECTORS, SETTINGS)}
-
-
-def open_session(content: bytes) -> Any:
-    """An onnxruntime session on one thread: a request is too small to share, and requests run side by side."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def encode_settings(settings: Settings) -> bytes:

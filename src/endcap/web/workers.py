@@ -15,7 +15,6 @@ from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
-from endcap.app.lean import import_lightgbm_alone
 from endcap.app.logs import configure
 from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError
@@ -84,7 +83,6 @@ class _Workers(Multiprocess):
 def _opened(folders: Sequence[Path], is_keyed: bool) -> ASGIApp:
     """A worker's application, which closes the shops when it ends. is_keyed: as it was when the socket was opened, for
     one that others can reach must never be served without keys, whatever becomes of the file."""
-    import_lightgbm_alone()
     opened = ExitStack()
     shops = [opened.enter_context(Shop.open(folder)) for folder in folders]
     configure(shops[0].config.log)
