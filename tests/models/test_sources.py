@@ -32,7 +32,7 @@ from endcap.models.transitions import (
     transition_sources,
 )
 from endcap.models.words import WordsConfig, fit_words, word_source
-from endcap.testing import CandidateSourceConformance, a_context, a_stranger
+from endcap.testing import BulkSourceConformance, CandidateSourceConformance, a_context, a_stranger
 
 DAY_MS = 86_400_000
 N = 5
@@ -120,6 +120,27 @@ class TestEverySource(CandidateSourceConformance):
 
     def load(self, folder):
         return LOADERS[self.kind](folder)
+
+
+BULK = [kind for kind in sorted(LOADERS) if LOADERS[kind] == NeighbourSource.load or kind == "content"]
+
+
+@pytest.mark.parametrize("kind", BULK)
+class TestManyAtOnce(BulkSourceConformance):
+    n_items = N
+
+    @pytest.fixture(autouse=True)
+    def _shop(self, kind, histories, baskets, table):
+        self.kind, self.parts = kind, (histories, baskets, table)
+
+    def make(self):
+        return build(self.kind, *self.parts)
+
+    def load(self, folder):
+        return LOADERS[self.kind](folder)
+
+    def test_nobody_is_told_nothing(self):
+        assert self.make().weigh_many([]) == []
 
 
 def dense(matrix):

@@ -6,6 +6,7 @@ Legend: i items, m kinds of items, d dimensions of the reduced content vectors.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class ContentSource:
         self.index = index_factory(kinds)
         self._members = kind_of.argsort(kind="stable").astype(np.int32)
         self._starts = kind_of[self._members].searchsorted(np.arange(len(kinds) + 1))
+        self._share = len(kinds) / max(1, len(kind_of))
 
     @classmethod
     def of(cls, vectors: Float32Array, index_factory: IndexFactory) -> ContentSource:
@@ -77,6 +79,10 @@ class ContentSource:
         likeness = weights * (self.kinds[self.kind_of[items]] @ self.kinds[self.kind_of[item]])
         return Reason(self.name, self.name, because=int(items[np.argmax(likeness)]))
 
+    def kinds_of(self, k: int) -> int:
+        """How many kinds are likely to hold k items, with some to spare."""
+        return min(k, 1 + math.ceil(2 * k * self._share))
+
     def members(self, kinds: Int32Array, scores: Float32Array, k: int) -> tuple[Int32Array, Float32Array]:
         """The first k items of kinds, best first, equal ones in order; none whose kind scores 0 or less."""
         kinds, scores = kinds[scores > 0], scores[scores > 0]
@@ -106,7 +112,13 @@ class _Likeness:
         self._source, self._together, self._row, self._taste = source, together, row, taste
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        return self._source.members(*self._together.best(self._row, k), k)
+        asked = self._source.kinds_of(k)
+        while True:
+            kinds, scores = self._together.best(self._row, asked)
+            items, marks = self._source.members(kinds, scores, k)
+            if len(items) == k or asked == k or len(kinds) < asked:
+                return items, marks
+            asked = k
 
     def at(self, items: Int32Array) -> Float32Array:
         return self._source.index.at(self._taste, self._source.kind_of[items])

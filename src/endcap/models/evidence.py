@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
-from numpy.typing import NDArray
 
 from endcap.core.protocols import VectorIndex
-from endcap.core.ranking import best_positions, distinct
-from endcap.core.types import Float32Array, Int32Array
+from endcap.core.ranking import Scores, best_positions, distinct
+from endcap.core.types import Float32Array, Int32Array, Int64Array
 
 
 class DenseEvidence:
@@ -17,7 +17,7 @@ class DenseEvidence:
 
     __slots__ = ("_scores",)
 
-    def __init__(self, scores: NDArray[np.number]) -> None:
+    def __init__(self, scores: Scores) -> None:
         self._scores = scores
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
@@ -66,7 +66,7 @@ class SparseEvidence:
 
     __slots__ = ("_items", "_scores")
 
-    def __init__(self, items: Int32Array, scores: NDArray[np.number]) -> None:
+    def __init__(self, items: Int32Array, scores: Scores) -> None:
         self._items, self._scores = items, scores
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
@@ -89,23 +89,48 @@ SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))
 SPARSE = (
     8  # with fewer entries than this part of the items, most of a dense sum would be zeros that are written and read
 )
+TOGETHER_AT_MOST = 2**23  # places of several contexts that are summed in one go: 32 MB of scratch
 _SCRATCH = threading.local()
 
 
 def summed(
-    places: Int32Array, values: NDArray[np.number], n_places: int, items: Int32Array | None = None
+    places: Int32Array, values: Scores, n_places: int, items: Int32Array | None = None
 ) -> DenseEvidence | SparseEvidence:
     """What entries add up to. places: int32 [m], any number of times each, values: [m], of the entries. n_places: how
     many there are. items: int32 [n_places], ascending, whose each place is; the place itself, if left out. Costs as
     much as there are entries where these are few, however large the catalogue is."""
     if SPARSE * len(places) > n_places:
-        scores = np.bincount(places, values, n_places)
-        return DenseEvidence(scores) if items is None else SparseEvidence(items, scores)
+        dense = np.bincount(places, values, n_places)
+        return DenseEvidence(dense) if items is None else SparseEvidence(items, dense)
+    held, scores = sums(places, values, n_places)
+    return SparseEvidence(held if items is None else items[held], scores)
+
+
+def summed_many(
+    rows: Int64Array,
+    places: Int32Array,
+    values: Scores,
+    n_rows: int,
+    n_places: int,
+    items: Int32Array | None = None,
+) -> list[DenseEvidence | SparseEvidence]:
+    """`summed` for several contexts, in one go. rows: int64 [m], whose each entry is, ascending."""
+    if SPARSE * len(places) > n_rows * n_places or n_rows * n_places > TOGETHER_AT_MOST:
+        parts = itertools.pairwise(rows.searchsorted(np.arange(n_rows + 1)).tolist())
+        return [summed(places[start:end], values[start:end], n_places, items) for start, end in parts]
+    held, scores = sums((rows * n_places + places).astype(np.int32), values, n_rows * n_places)
+    ends = held.searchsorted(np.arange(n_rows + 1) * n_places)
+    held -= (np.arange(n_rows) * n_places).repeat(np.diff(ends)).astype(np.int32)
+    found = held if items is None else items[held]
+    return [SparseEvidence(found[start:end], scores[start:end]) for start, end in itertools.pairwise(ends.tolist())]
+
+
+def sums(places: Int32Array, values: Scores, n_places: int) -> tuple[Int32Array, Scores]:
+    """The distinct places, ascending, and what the entries of each add up to. For few entries; see `summed`."""
     held = distinct(places)
     row = _scratch(n_places)
     row[held] = np.arange(len(held), dtype=np.int32)
-    scores = np.bincount(row[places], values, len(held))
-    return SparseEvidence(held if items is None else items[held], scores)
+    return held, np.bincount(row[places], values, len(held))
 
 
 def _blank(size: int) -> Float32Array:

@@ -9,7 +9,7 @@ Legend: i items, W float32 [i, i] in compressed rows, at most `neighbours` entri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from scipy import sparse
 from endcap.core.ranking import best_positions, distinct
 from endcap.core.runs import places_of
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Int64Array, Reason
-from endcap.models.evidence import SILENCE, summed
+from endcap.models.evidence import SILENCE, summed, summed_many
 
 DAY_MS = 86_400_000
 PURCHASE = EventType.PURCHASE.code
@@ -105,14 +105,24 @@ class NeighbourSource:
     def weigh(self, context: Context) -> Evidence:
         return self.spread(*GAZES[self.gaze](context))
 
+    def weigh_many(self, contexts: Sequence[Context]) -> list[Evidence]:
+        if not contexts:
+            return []
+        looks = [GAZES[self.gaze](context) for context in contexts]
+        items, weights = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        entries, lengths = self._entries(items)
+        owners = np.arange(len(looks)).repeat([len(items) for items, _ in looks])
+        values = self._values[entries] * weights.repeat(lengths)
+        n, reached = len(self._reached), self._reaches_few()
+        return [*summed_many(owners.repeat(lengths), self._columns[entries], values, len(looks), n, reached)]
+
     def spread(self, items: Int32Array, weights: Float32Array) -> Evidence:
         """What the neighbours of some items add up to. weights: float32 [len(items)]."""
         entries, lengths = self._entries(items)
         if not len(entries):
             return SILENCE
         values = self._values[entries] * weights.repeat(lengths)
-        reached = self._reached if len(self._reached) < len(self._starts) - 1 else None
-        return summed(self._columns[entries], values, len(self._reached), reached)
+        return summed(self._columns[entries], values, len(self._reached), self._reaches_few())
 
     def explain(self, context: Context, item: int) -> Reason | None:
         """Because of the gaze's item that adds most to the score, among the 20 it looks at hardest."""
@@ -149,6 +159,10 @@ class NeighbourSource:
         about = json.loads((folder / "source.json").read_text())
         parts = (np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS)
         return cls(about["name"], about["gaze"], *map(np.asarray, parts))
+
+    def _reaches_few(self) -> Int32Array | None:
+        """The items with any neighbour, where these are not all."""
+        return self._reached if len(self._reached) < len(self._starts) - 1 else None
 
     def _entries(self, items: Int32Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the rows of `items` lie in the matrix, end to end, and how long each row is."""

@@ -64,6 +64,7 @@ class CategoryPopularity:
         sold = np.flatnonzero(self.share > 0).astype(np.int32)
         self._sold = sold[np.lexsort((sold, -self.share[sold], self._known[sold]))]
         self._starts = np.searchsorted(self._known[self._sold], np.arange(self._categories + 1))
+        self._last: tuple[Context, Float32Array | None] | None = None
 
     def weigh(self, context: Context) -> Evidence:
         interest = self._interest(context)
@@ -78,7 +79,10 @@ class CategoryPopularity:
         return interest[self._known[items]] * self.share[items]
 
     def explain(self, context: Context, item: int) -> Reason | None:
-        interest = self._interest(context)
+        held = self._last
+        if held is None or held[0] is not context:  # the items of one slate are explained one after the other
+            held = self._last = (context, self._interest(context))
+        interest = held[1]
         if interest is None or self.leaf[item] == UNKNOWN or interest[self.leaf[item]] <= 0:
             return None
         return Reason(self.name, "category")

@@ -176,5 +176,6 @@ def _nodes(tree: int, root: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _not_above(threshold: float) -> float:
     """The largest float32 that is not above it."""
-    near = np.float32(threshold)
+    with np.errstate(over="ignore"):  # what every number is below
+        near = np.float32(threshold)
     return float(near if float(near) <= threshold else np.nextafter(near, np.float32(-np.inf)))

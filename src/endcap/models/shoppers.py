@@ -18,7 +18,7 @@ from endcap.core.runs import places_of
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
 from endcap.features.sequences import Histories
-from endcap.models.evidence import SILENCE, summed
+from endcap.models.evidence import SILENCE, summed, sums
 
 DAY_MS = 86_400_000
 REMOVE = EventType.REMOVE_FROM_CART.code
@@ -58,13 +58,11 @@ class SimilarShoppers:
             return SILENCE
         entries, lengths = spans(self._tastes, items)
         values = self._tastes.data[entries] * weights.repeat(lengths)
-        likeness = np.bincount(self._tastes.indices[entries], values, len(self._rows)).astype(np.float32)
-        place = int(self._rows.searchsorted(np.int32(context.row)))
-        if place < len(self._rows) and self._rows[place] == context.row:
-            likeness[place] = 0  # a shopper is not their own neighbour
-        nearest = best_positions(likeness, self._config.neighbours, above=0).astype(np.int32)
-        entries, lengths = spans(self._lately, nearest)
-        votes = self._lately.data[entries] * likeness[nearest].repeat(lengths)
+        others, likeness = sums(self._tastes.indices[entries], values, len(self._rows))
+        likeness = np.where(self._rows[others] == context.row, 0, likeness)  # a shopper is not their own neighbour
+        nearest = best_positions(likeness, self._config.neighbours, above=0)
+        entries, lengths = spans(self._lately, others[nearest])
+        votes = self._lately.data[entries] * likeness[nearest].astype(np.float32).repeat(lengths)
         return summed(self._lately.indices[entries], votes, self._lately.shape[1])
 
     def explain(self, context: Context, item: int) -> Reason | None:
@@ -96,9 +94,9 @@ class SimilarShoppers:
             items, ages = np.append(items, np.int32(context.anchor)), np.append(ages, 0)
         if not len(items):
             return items, np.empty(0, np.float32)
-        distinct, place = np.unique(items, return_inverse=True)
         decay = 0.5 ** (np.maximum(ages, 0) / (self._config.taste_half_life_days * DAY_MS))
-        weights = (np.log1p(np.bincount(place, decay)) * self._rarity[distinct]).astype(np.float32)
+        distinct, often = sums(items, decay, len(self._rarity))
+        weights = (np.log1p(often) * self._rarity[distinct]).astype(np.float32)
         strongest = np.sort(best_positions(weights, LOOKED_AT))
         distinct, weights = distinct[strongest], weights[strongest]
         return distinct, (weights / max(float(np.linalg.norm(weights)), 1e-9)).astype(np.float32)
