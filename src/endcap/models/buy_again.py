@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy import special
 
 from endcap.core.section import Section
-from endcap.core.types import Context, EventType, Evidence, Float32Array, Reason
+from endcap.core.types import Context, EventType, Evidence, Float32Array, Int64Array, Reason
 from endcap.models.evidence import SILENCE, DenseEvidence, SparseEvidence
 
 DAY_MS = 86_400_000
@@ -45,8 +45,10 @@ class BuyAgain:
     def weigh(self, context: Context) -> Evidence:
         if not len(context.bought):
             return SILENCE
-        often = decayed_frequency(context, self.config.half_life_days)
-        return SparseEvidence(context.bought, often * dueness(context, self.config.steadiest))
+        rows = (context.kinds == PURCHASE).nonzero()[0]
+        place = context.bought.searchsorted(context.items[rows])
+        often = decayed_frequency(context, rows, place, self.config.half_life_days)
+        return SparseEvidence(context.bought, often * dueness(context, rows, place, self.config.steadiest))
 
     def explain(self, context: Context, item: int) -> Reason | None:
         row = int(context.bought.searchsorted(item))
@@ -89,10 +91,11 @@ class PersonalFrequency:
         np.save(folder / "order.npy", self._order)
 
 
-def dueness(context: Context, steadiest: float) -> Float32Array:
-    """float32 [m]: the gamma hazard at the time since the last purchase, times the mean gap; 1 before two gaps."""
-    rows = np.flatnonzero(context.kinds == PURCHASE)
-    place = context.bought.searchsorted(context.items[rows])
+def dueness(context: Context, rows: Int64Array, place: Int64Array, steadiest: float) -> Float32Array:
+    """float32 [m]: the gamma hazard at the time since the last purchase, times the mean gap; 1 before two gaps. rows:
+    int64 [p], the purchases among the events. place: int64 [p], of each of them among the items bought."""
+    if not (np.bincount(place) > 2).any():
+        return np.ones(len(context.bought), np.float32)
     order = place.argsort(kind="stable")
     place, ts_ms = place[order], context.ts_ms[rows][order]
     gaps = np.diff(ts_ms) / DAY_MS
@@ -116,9 +119,8 @@ def dueness(context: Context, steadiest: float) -> Float32Array:
     return due
 
 
-def decayed_frequency(context: Context, half_life_days: float) -> Float32Array:
-    """float32 [m]: for each bought item the sum over its purchases of .5^(age / half life)."""
-    rows = context.kinds == PURCHASE
+def decayed_frequency(context: Context, rows: Int64Array, place: Int64Array, half_life_days: float) -> Float32Array:
+    """float32 [m]: for each bought item the sum over its purchases of .5^(age / half life). rows, place: see
+    `dueness`."""
     ages = np.maximum(context.now_ms - context.ts_ms[rows], 0) / DAY_MS
-    places = context.bought.searchsorted(context.items[rows])
-    return np.bincount(places, 0.5 ** (ages / half_life_days), len(context.bought)).astype(np.float32)
+    return np.bincount(place, 0.5 ** (ages / half_life_days), len(context.bought)).astype(np.float32)
