@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 
 import pytest
 
@@ -14,10 +15,14 @@ from endcap.web.answers import TOGETHER, Queries, answer_threads
 
 
 class Counting:
-    """A shop that says how many queries each turn had, and whose first turn waits until it may go on."""
+    """A shop that says how many queries each turn had, and whose first turn waits until it may go on. What it answers
+    by is never at hand."""
 
     def __init__(self, shop) -> None:
         self.shop, self.turns, self.go_on = shop, list[int](), threading.Event()
+
+    def is_at_hand(self):
+        return False
 
     def answer_many(self, queries):
         self.turns.append(len(queries))
@@ -126,3 +131,72 @@ def test_what_fails_together_is_tried_alone(shop, monkeypatch):
     good, wrong = shop.answer_many([Query(n=2), Query(n=3)])
     assert len(good.items) == 2
     assert str(wrong) == "this one"
+
+
+class Noting:
+    """A shop that notes the thread of each turn, and how many queries it had."""
+
+    def __init__(self, shop) -> None:
+        self.shop, self.turns, self.at_hand, self.takes_s = shop, list[tuple[str, int]](), True, 0.0
+
+    def is_at_hand(self):
+        return self.at_hand
+
+    def answer_many(self, queries):
+        self.turns.append((threading.current_thread().name.rpartition("_")[0] or "loop", len(queries)))
+        time.sleep(self.takes_s)
+        return self.shop.answer_many(queries)
+
+
+@pytest.fixture
+def queries(threads):
+    """Of a server that has found its answers to be quick."""
+    made = Queries(threads)
+    made._usual_s = 0.001
+    return made
+
+
+async def _ask(queries, noting, count):
+    asked = [queries.answer(noting, Query(n=number + 1)) for number in range(count)]
+    return [len(ids(answer)) for answer in await asyncio.gather(*asked)]
+
+
+def test_one_alone_is_answered_where_it_was_read_and_several_are_not(shop, queries):
+    noting = Noting(shop)
+    assert asyncio.run(_ask(queries, noting, 1)) == [1]
+    assert asyncio.run(_ask(queries, noting, 3)) == [1, 2, 3]
+    assert noting.turns == [("loop", 1), ("endcap-answer", 3)]
+
+
+def test_what_may_wait_for_others_goes_to_a_thread(shop, queries):
+    noting = Noting(shop)
+    noting.at_hand = False
+    assert asyncio.run(_ask(queries, noting, 1)) == [1]
+    assert noting.turns == [("endcap-answer", 1)]
+
+
+def test_answers_that_turn_slow_go_to_a_thread_until_they_are_quick_again(shop, queries):
+    noting = Noting(shop)
+    noting.takes_s = 0.2
+    asyncio.run(_ask(queries, noting, 1))
+    noting.takes_s = 0.0
+    asyncio.run(_ask(queries, noting, 1))
+    assert [thread for thread, _ in noting.turns] == ["loop", "endcap-answer"]
+
+    async def go_on():
+        for _ in range(200):
+            await queries.answer(noting, Query(n=1))
+
+    asyncio.run(go_on())
+    assert noting.turns[-1] == ("loop", 1)
+
+
+def test_an_error_reaches_whoever_asked(shop, queries, monkeypatch):
+    noting = Noting(shop)
+    monkeypatch.setattr(noting, "answer_many", lambda queries: 1 // 0)
+    for is_there in (lambda: True, lambda: 1 // 0):
+        monkeypatch.setattr(noting, "is_at_hand", is_there)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(asyncio.wait_for(queries.answer(noting, Query(n=1)), 30))
+    with pytest.raises(CallerError):
+        asyncio.run(asyncio.wait_for(queries.answer(Noting(shop), Query(n=0)), 30))

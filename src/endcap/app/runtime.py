@@ -40,7 +40,7 @@ from endcap.core.types import Event, EventType, Item, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
 from endcap.data.datasets import DATASETS, Dataset
-from endcap.data.open_store import open_store
+from endcap.data.open_store import is_embedded, open_store
 from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, Store
 from endcap.features.ids import UNKNOWN
@@ -106,6 +106,7 @@ class Shop:
         self._serving = Serving(self.releases, store, config.slate, self._state.states)
         self._answering = Answering(self._serving, clock, config.serve.budget_ms)
         self._ear = Ear(config.speech)
+        self._is_embedded = is_embedded(config.store) and not self._state.where
         self.watch: Watch | None = None
 
     @classmethod
@@ -297,6 +298,11 @@ class Shop:
         """For each query its slate, or what `answer` raises. Several at once cost less than one after the other."""
         found = self._answering.slates(queries)
         return [slate if isinstance(slate, Exception) else self._seen(slate) for slate in found]
+
+    def is_at_hand(self) -> bool:
+        """Whether an answer would wait for nobody: log and state are this process's own, and nothing has to be taken
+        over first."""
+        return self._is_embedded and self._serving.is_at_hand()
 
     def search(self, text: str, user: str | None = None, n: int = 10, **rest: Any) -> Slate:
         """Items for words that were typed: by meaning and by the words themselves, in the order that fits the shopper.

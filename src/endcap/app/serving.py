@@ -84,6 +84,15 @@ class Serving:
         held = self._held(set())[0]
         return held.release, held.states
 
+    def is_at_hand(self) -> bool:
+        """Whether the catalogue has not changed since the last answer, so that the next has nothing to take over. False
+        before the first, and while the log is away."""
+        held = self._watch.held
+        if held is None:
+            return False
+        position = self._read(self._store.position)
+        return position is not None and position[1] == held.items_version
+
     def held(self) -> tuple[Release, int] | None:
         """The release that is loaded and the newest seq that its states hold, as they are: nothing is brought up to
         date. None before the first answer. While the states are away, the seq is that of the release."""
