@@ -13,7 +13,8 @@ ending in the size:
     stage_ms_<stage>              mean of each stage, where the server counts them
     mixed_*                       eight clients, one request in ten an event
     effect_ms, effect_answers     from the answer to a purchase to the first slate without it; how many slates it took
-    als_*, ratio_als              the same of the peer, by the same requests; our median over the peer's
+    als_*, plain_*, ratio_als     the peer's, and ours by the same requests, a few seconds of each in turn, so that a
+                                  machine that slows down does so for both; our median over the peer's
     wrk_rps_8                     the same load from wrk, where it is installed
     recall@100                    of the release's indexes, against exact search
     memory_drift_pct_100k         growth of resident memory over 200,000 answers, after the first 20,000
@@ -45,6 +46,7 @@ from endcap.core.errors import CallerError
 
 ALL = ("12k", "100k", "1m")
 CLIENTS = (1, 8, 32)
+ROUNDS = 5  # in which ours and the peer take turns
 RECALL_AT, DRIFT, DRIFT_AT = ("1m", "mini"), "drift", "100k"
 REQUESTS = 20_000  # distinct ones
 Figures = dict[str, float]
@@ -82,16 +84,14 @@ def run(data: Path | None, dataset: str = "", peers: str = "") -> Figures:
 
 def measured(shop: ScaleShop, length: Length, *, has_peer: bool) -> Figures:
     """All figures of a size, `@SIZE` where the size goes."""
-    with copied(shop) as workspace:
-        figures = _served(shop, workspace, length)
+    with copied(shop) as workspace, endcap_served(workspace) as server:
+        figures = _served(shop, server, length)
+        if has_peer:
+            figures |= _beside(shop, server, length)
     if length is QUICK:
         figures["memory_drift_pct@SIZE"] = drifted(shop, length)
     if shop.name in RECALL_AT:
         figures |= {f"{name}@SIZE": value for name, value in recall_at_100(shop.workspace).items()}
-    if has_peer:
-        figures |= _beside(shop, length)
-        for end in ("", "_8", "_32"):
-            figures[f"ratio_als@SIZE{end}"] = figures[f"plain_p50_ms@SIZE{end}"] / figures[f"als_p50_ms@SIZE{end}"]
     return figures
 
 
@@ -105,31 +105,29 @@ def copied(shop: ScaleShop) -> Iterator[Path]:
         yield place
 
 
-def _served(shop: ScaleShop, workspace: Path, length: Length) -> Figures:
+def _served(shop: ScaleShop, server: Served, length: Length) -> Figures:
     users, items = people(shop), things(shop)
-    asked, plain = reads(users, items, REQUESTS), plain_reads(users, REQUESTS)
-    with endcap_served(workspace) as server:
-        figures: Figures = {"ready_s@SIZE": server.ready_s}
-        drive(Plan(port=server.port, requests=length.warm, clients=2, reads=asked))
-        for clients in CLIENTS:
-            before = server.stages()
-            figures |= _loaded(server, Plan(port=server.port, clients=clients, seconds=length.seconds, reads=asked))
-            if clients == 1:
-                figures |= _stages(before, server.stages())
-        memory = server.memory()
-        figures |= {
-            "rss_mb@SIZE": memory.rss,
-            "pss_mb@SIZE": memory.pss,
-            "pss_file_mb@SIZE": memory.file,
-            "pss_anonymous_mb@SIZE": memory.anonymous,
-        }
-        figures |= _plain(server, plain, length, "plain_")
-        rate = wrk_rate(server.port, asked, clients=8, seconds=length.seconds / 2)
-        figures |= {} if rate is None else {"wrk_rps_8@SIZE": rate}
-        plan = Plan(port=server.port, clients=8, seconds=length.seconds, reads=asked, writes=0.1, write=EVENTS)
-        written = events(users, items, REQUESTS)
-        figures |= _mixed(drive(msgspec.structs.replace(plan, events=written, names=f"mixed-{time.time_ns()}")))
-        return figures | _effect(server, users, length.probes)
+    asked = reads(users, items, REQUESTS)
+    figures: Figures = {"ready_s@SIZE": server.ready_s}
+    drive(Plan(port=server.port, requests=length.warm, clients=2, reads=asked))
+    for clients in CLIENTS:
+        before = server.stages()
+        figures |= _loaded(server, Plan(port=server.port, clients=clients, seconds=length.seconds, reads=asked))
+        if clients == 1:
+            figures |= _stages(before, server.stages())
+    memory = server.memory()
+    figures |= {
+        "rss_mb@SIZE": memory.rss,
+        "pss_mb@SIZE": memory.pss,
+        "pss_file_mb@SIZE": memory.file,
+        "pss_anonymous_mb@SIZE": memory.anonymous,
+    }
+    rate = wrk_rate(server.port, asked, clients=8, seconds=length.seconds / 2)
+    figures |= {} if rate is None else {"wrk_rps_8@SIZE": rate}
+    plan = Plan(port=server.port, clients=8, seconds=length.seconds, reads=asked, writes=0.1, write=EVENTS)
+    written = events(users, items, REQUESTS)
+    figures |= _mixed(drive(msgspec.structs.replace(plan, events=written, names=f"mixed-{time.time_ns()}")))
+    return figures | _effect(server, users, length.probes)
 
 
 def people(shop: ScaleShop) -> list[str]:
@@ -161,17 +159,24 @@ def _loaded(server: Served, plan: Plan) -> Figures:
     }
 
 
-def _plain(server: Served, asked: list[str], length: Length, prefix: str) -> Figures:
+def _in_turn(servers: dict[str, Served], plan: Plan) -> Figures:
+    """The same load on each, round after round. plan: of all rounds of one together."""
+    end, spent_s = _end(plan.clients), dict.fromkeys(servers, 0.0)
+    found: dict[str, list[Found]] = {prefix: [] for prefix in servers}
+    for _ in range(ROUNDS):
+        for prefix, server in servers.items():
+            before = server.cpu_s()
+            one = msgspec.structs.replace(plan, port=server.port, seconds=plan.seconds / ROUNDS)
+            found[prefix].append(drive(one))
+            spent_s[prefix] += server.cpu_s() - before
     figures: Figures = {}
-    for clients in CLIENTS:
-        plan = Plan(port=server.port, clients=clients, seconds=length.seconds / 2, reads=asked)
-        before = server.cpu_s()
-        found = drive(plan)
-        cpu_s, end = server.cpu_s() - before, _end(clients)
-        figures |= {f"{prefix}{name}@SIZE{end}": value for name, value in percentiles(found.of(READ)).items()}
-        figures[f"{prefix}rps@SIZE_{clients}"] = found.rate
-        figures[f"{prefix}rps_core@SIZE_{clients}"] = int((found.statuses > 0).sum()) / max(cpu_s, 1e-9)
-        figures[f"{prefix}failed@SIZE_{clients}"] = found.failed
+    for prefix, parts in found.items():
+        took = percentiles(np.concatenate([part.of(READ) for part in parts]))
+        answered = sum(int((part.statuses > 0).sum()) for part in parts)
+        figures |= {f"{prefix}{name}@SIZE{end}": value for name, value in took.items()}
+        figures[f"{prefix}rps@SIZE_{plan.clients}"] = answered / sum(part.seconds for part in parts)
+        figures[f"{prefix}rps_core@SIZE_{plan.clients}"] = answered / max(spent_s[prefix], 1e-9)
+        figures[f"{prefix}failed@SIZE_{plan.clients}"] = sum(part.failed for part in parts)
     return figures
 
 
@@ -234,15 +239,20 @@ def drifted(shop: ScaleShop, length: Length) -> float:
     return 100 * (ended / begun - 1)
 
 
-def _beside(shop: ScaleShop, length: Length) -> Figures:
-    """The peer, on the same data, by the same requests."""
+def _beside(shop: ScaleShop, ours: Served, length: Length) -> Figures:
+    """The peer, on the same data, and ours in turn with it, by the same requests."""
     asked = plain_reads(people(shop), REQUESTS)
-    with als_served(shop) as server:
-        figures: Figures = {"als_ready_s@SIZE": server.ready_s}
-        drive(Plan(port=server.port, requests=length.warm, clients=2, reads=asked))
-        figures |= _plain(server, asked, length, "als_")
-        figures["als_rss_mb@SIZE"] = server.memory().rss
+    with als_served(shop) as peer:
+        figures: Figures = {"als_ready_s@SIZE": peer.ready_s}
+        for server in (ours, peer):
+            drive(Plan(port=server.port, requests=length.warm, clients=2, reads=asked))
+        for clients in CLIENTS:
+            plan = Plan(port=0, clients=clients, seconds=length.seconds / 2, reads=asked)
+            figures |= _in_turn({"plain_": ours, "als_": peer}, plan)
+            end = _end(clients)
+            figures[f"ratio_als@SIZE{end}"] = figures[f"plain_p50_ms@SIZE{end}"] / figures[f"als_p50_ms@SIZE{end}"]
+        figures["als_rss_mb@SIZE"] = peer.memory().rss
         written = events(people(shop), things(shop), REQUESTS)
-        plan = Plan(port=server.port, clients=8, seconds=length.seconds / 2, reads=asked, writes=0.1, write=EVENTS)
+        plan = Plan(port=peer.port, clients=8, seconds=length.seconds / 2, reads=asked, writes=0.1, write=EVENTS)
         mixed = _mixed(drive(msgspec.structs.replace(plan, events=written, names=f"mixed-{time.time_ns()}")))
         return figures | {f"als_{name}": value for name, value in mixed.items()}
