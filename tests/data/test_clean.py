@@ -150,7 +150,7 @@ def test_a_quantity_is_clipped_to_whole_units_and_upwards_only() -> None:
 def test_the_bounds_follow_the_leaf_category() -> None:
     # log prices 0, ±1: median 0, MAD 1, so low and high are e^(∓8 x 1.4826).
     third = MIN_ROWS // 3 + 1
-    frame = sales([math.exp(x) for x in (-1.0, 0.0, 1.0) for _ in range(third)])
+    frame = sales([*(math.exp(x) for x in (-1.0, 0.0, 1.0) for _ in range(third)), math.exp(30.0)])
     frame = frame.with_columns(item_id=pl.Series([f"i{at % 5}" for at in range(frame.height)]))
     bounds = price_bounds(frame, catalogue(**{f"i{at}": 1.0 for at in range(5)}), z=8)
     assert bounds.high[0] == pytest.approx(math.exp(8 * 1.4826))

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from endcap.app.config import Config, JudgeConfig
 from endcap.app.examples import asked_as, draw_of
@@ -247,6 +246,8 @@ def fit_weights(pairs: Sequence[tuple[Top, Heard]], top: int) -> Weights:
     """Those under which targets are likeliest when one of the first candidates is chosen in proportion to exp(score):
     the softmax over each list (ListNet, Cao et al. 2007), which is convex. How sure the ranker is of its own order is
     fitted beside them and divided out, which does not change an order."""
+    from scipy import optimize  # only to learn; it takes a while to import
+
     if not pairs:
         return Weights(top)
     x = np.concatenate([_columns(ranking, heard) for ranking, heard in pairs])

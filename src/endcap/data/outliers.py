@@ -22,7 +22,7 @@ MIN_QUANTITY_SPREAD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """low, high: Float64 [rows of the frame]; null where a group is too small to tell."""
+    """low, high: Float64 [rows of the frame]; null where a group is too small to tell, or holds nothing beyond them."""
 
     low: pl.Series
     high: pl.Series
@@ -43,25 +43,28 @@ def quantity_bounds(frame: pl.DataFrame, items: pl.DataFrame | None, z: float) -
 
 
 def _bounds(frame: pl.DataFrame, items: pl.DataFrame | None, column: str, z: float, floor: float) -> pl.DataFrame:
-    grouped = frame.lazy().select("item_id", pl.col(column).alias("value"))
-    if items is None:
-        grouped = grouped.with_columns(group="item_id")
-    else:
-        leaf = items.lazy().select("item_id", group=pl.coalesce(pl.col("categories").list.last(), "item_id"))
-        leaf = leaf.unique("item_id", keep="last")
-        grouped = grouped.join(leaf, on="item_id", how="left", maintain_order="left")
-    rows = grouped.collect()
-    log = pl.col("value").log()
+    """low, high: [rows of the frame]."""
+    usable = frame.lazy().select("item_id", pl.col(column).alias("value")).filter(pl.col("value") > 0)
+    value, log = pl.col("value"), pl.col("value").log()
     spread = (log - log.median()).abs().median() * MAD_TO_SIGMA
-    usable = rows.lazy().filter(pl.col("value") > 0)
-    groups = usable.group_by("group").agg(pl.len(), centre=log.median(), spread=spread)
+    extremes = {"least": value.min(), "most": value.max()}
+    groups = _grouped(usable, items).group_by("group").agg(pl.len(), centre=log.median(), spread=spread, **extremes)
     reach = z * pl.col("spread").clip(lower_bound=floor)
-    known = groups.filter(pl.col("len") >= MIN_ROWS).select(
-        "group", low=(pl.col("centre") - reach).exp(), high=(pl.col("centre") + reach).exp()
-    )
-    return (
-        rows.lazy()
-        .join(known, on="group", how="left", nulls_equal=True, maintain_order="left")
-        .select("low", "high")
-        .collect()
-    )
+    bounds = {"low": (pl.col("centre") - reach).exp(), "high": (pl.col("centre") + reach).exp()}
+    known = groups.filter(pl.col("len") >= MIN_ROWS).select("group", "least", "most", **bounds)
+    beyond = (pl.col("least") < pl.col("low")) | (pl.col("most") > pl.col("high"))
+    crossed = known.filter(beyond).select("group", "low", "high").collect()
+    if crossed.is_empty():  # as it mostly is: then nothing has to be looked up for each row
+        nothing = pl.repeat(None, frame.height, dtype=pl.Float64, eager=True)
+        return pl.DataFrame({"low": nothing, "high": nothing})
+    rows = _grouped(frame.lazy().select("item_id"), items)
+    found = rows.join(crossed.lazy(), on="group", how="left", nulls_equal=True, maintain_order="left")
+    return found.select("low", "high").collect()
+
+
+def _grouped(rows: pl.LazyFrame, items: pl.DataFrame | None) -> pl.LazyFrame:
+    """The rows with the group of each one's item, in their order."""
+    if items is None:
+        return rows.with_columns(group="item_id")
+    leaf = items.lazy().select("item_id", group=pl.coalesce(pl.col("categories").list.last(), "item_id"))
+    return rows.join(leaf.unique("item_id", keep="last"), on="item_id", how="left", maintain_order="left")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from endcap.core.errors import ArtifactError
 from endcap.core.types import Candidates, Float32Array
@@ -85,6 +84,8 @@ def fit_weights(examples: Examples) -> Float32Array:
     each query's candidates (ListNet, Cao et al. 2007), which is convex. Its scale, which does not change an order, is
     divided out.
     """
+    from scipy import optimize  # only to learn; it takes a while to import
+
     x = examples.features.astype(np.float64)
     sizes = examples.sizes[examples.sizes > 0]
     loss = list_loss(x, examples.labels.astype(np.float64), sizes, L2)

@@ -6,11 +6,12 @@ Legend: m distinct items bought by one user.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from pydantic import Field
-from scipy import special
 
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int64Array, Reason
@@ -66,6 +67,7 @@ class BuyAgain:
 
     @classmethod
     def load(cls, folder: Path) -> BuyAgain:
+        _special()  # now, and not in an answer
         return cls(BuyAgainConfig(**json.loads((folder / "source.json").read_text())))
 
 
@@ -113,9 +115,9 @@ def dueness(context: Context, rows: Int64Array, place: Int64Array, steadiest: fl
     shape = np.where(several, (n * shape + PRIOR_GAPS) / (n + PRIOR_GAPS), 1.0)
     since = (context.now_ms - context.bought_last_ms) / DAY_MS
     x, shape = (np.clip(since / mean, 0.01, 3) * shape)[several], shape[several]
-    density = np.exp((shape - 1) * np.log(x) - x - special.gammaln(shape))
+    density = np.exp((shape - 1) * np.log(x) - x - _special().gammaln(shape))
     due = np.ones(m, np.float32)
-    due[several] = density / np.maximum(special.gammaincc(shape, x), 1e-12) * shape
+    due[several] = density / np.maximum(_special().gammaincc(shape, x), 1e-12) * shape
     return due
 
 
@@ -124,3 +126,11 @@ def decayed_frequency(context: Context, rows: Int64Array, place: Int64Array, hal
     `dueness`."""
     ages = np.maximum(context.now_ms - context.ts_ms[rows], 0) / DAY_MS
     return np.bincount(place, 0.5 ** (ages / half_life_days), len(context.bought)).astype(np.float32)
+
+
+@cache
+def _special() -> ModuleType:
+    """SciPy's special functions, which take longer to import than a store takes to open."""
+    from scipy import special
+
+    return special

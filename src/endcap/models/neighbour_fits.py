@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import linalg, sparse
+from scipy import sparse
 
 from endcap.core.section import Section
 from endcap.models.baskets import Baskets
@@ -50,6 +50,8 @@ def fit_ease(rows: sparse.csr_array, l2: float, config: NeighbourConfig) -> spar
     Departs from the paper in two ways, for memory: only the `ease_items` most frequent items take part, and only each
     row's largest positive entries are kept.
     """
+    from scipy import linalg  # only to learn; it takes a while to import
+
     counts = np.asarray(rows.sum(axis=0)).ravel()
     chosen = np.sort(np.argsort(-counts, kind="stable")[: config.ease_items])
     chosen = chosen[counts[chosen] > 0]
