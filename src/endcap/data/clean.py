@@ -18,6 +18,7 @@ from endcap.core.section import Section
 from endcap.core.types import EventType
 from endcap.data.outliers import Bounds, price_bounds, quantity_bounds
 from endcap.data.quarantine import REASON, RULE
+from endcap.data.repeats import is_first, is_shared
 
 DOUBLED = [kind.value for kind in (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.IMPRESSION)]
 PRICED = [EventType.PURCHASE.value, EventType.ADD_TO_CART.value]
@@ -103,13 +104,14 @@ def exact_duplicate(frame: pl.DataFrame, config: CleanConfig, items: pl.DataFram
 
     Purchases with ids of their own stay even if all else is the same: a basket may list one product twice.
     """
-    repeated = ~frame["event_id"].is_first_distinct()
+    repeated = ~is_first(frame["event_id"])
     by_id = _split(frame, repeated, "exact_duplicate", pl.format("The event '{}' came before.", "event_id"))
     content = [name for name in tables.names(tables.EVENTS) if name != "event_id"]
     acts = by_id.frame.lazy().with_row_index("at").filter(pl.col("event_type") != EventType.PURCHASE.value)
     # Comparing whole rows is dear; few share even these three, and equal values have equal hashes.
     keyed = acts.select("at", key=pl.struct("user_id", "item_id", "ts_ms").hash())
-    alike = keyed.filter(pl.col("key").is_duplicated()).collect()["at"]
+    at, key = keyed.collect()
+    alike = at.filter(is_shared(key))
     copies = alike.filter(~by_id.frame[alike].select(content).to_struct().is_first_distinct())
     reason = pl.lit("The same event came before under another event_id.")
     by_content = _split(by_id.frame, _mask(by_id.frame.height, copies), "exact_duplicate", reason)

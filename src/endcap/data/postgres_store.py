@@ -22,6 +22,7 @@ from endcap.data import catalogue, database, log, postgres_catalogue, postgres_l
 from endcap.data.commits import GroupCommit
 from endcap.data.log import Rows
 from endcap.data.postgres import Connection, Database, get_meta, rollback, set_meta
+from endcap.data.repeats import is_first
 from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Appended, AppendedTable, Counts, Store
 from endcap.data.transfer import transfer
@@ -96,7 +97,7 @@ class PostgresStore(Store):
             fresh, last_seq = self._record(table.rows())
             mask = np.array(fresh, np.bool_)
         else:
-            mask = table["event_id"].is_first_distinct().to_numpy().copy()
+            mask = is_first(table["event_id"]).to_numpy(writable=True)
             places = np.flatnonzero(mask)
             with self._bulk:
                 held = postgres_log.copy_in(self.database, table.filter(pl.Series(mask)))

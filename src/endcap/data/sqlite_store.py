@@ -30,6 +30,7 @@ from endcap.core.errors import CallerError, NotFoundError, ServiceError
 from endcap.core.types import Event, Item
 from endcap.data import catalogue, database, log, refused
 from endcap.data.commits import GroupCommit
+from endcap.data.repeats import is_first
 from endcap.data.segments import Hashes, Mask, Segment, SegmentFiles, any_at, hash_ids, in_order, list_segments
 from endcap.data.store import Appended, AppendedTable, Counts, Store
 
@@ -306,7 +307,7 @@ class SqliteStore(Store):
         with self._snapshot() as connection:
             seen_seq = database.last_seq(connection)
             live = log.read_live_ids(connection)
-        mask = ids.is_first_distinct().to_numpy()
+        mask = is_first(ids).to_numpy(writable=True)
         if hashes is not None:
             mask &= ~self._files.holding(ids, hashes)
         mask &= ~ids.is_in(live.implode()).to_numpy()
