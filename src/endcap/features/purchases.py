@@ -53,7 +53,8 @@ def own_features(shoppers: Shoppers, candidates: Lists, usual_gap_days: Float32A
     matrix = _table(shoppers, bought)[rows]
     there = np.flatnonzero(rows < len(bought))
     seen = matrix[there, N] - 1
-    gap = np.nan_to_num(matrix[there, GAP])
+    gap = matrix[there, GAP]
+    gap[np.isnan(gap)] = 0
     expected = (gap * seen + usual_gap_days[there] * 1.5) / (seen + 1.5)
     matrix[there, DUE] = matrix[there, SINCE] / np.maximum(expected, 0.5)
     return matrix

@@ -175,7 +175,8 @@ class Hydrator:
     def _groups(self, shoppers: Shoppers) -> Groups[np.int64]:
         """Purchases by context, level and code. UNKNOWN counts as a code of its own."""
         keys = self._keys(shoppers.purchases).ravel()
-        return gather(keys, np.tile(shoppers.ts_ms, len(LEVELS)), np.tile(shoppers.baskets, len(LEVELS)))
+        ts_ms, baskets = (np.concatenate([part] * len(LEVELS)) for part in (shoppers.ts_ms, shoppers.baskets))
+        return gather(keys, ts_ms, baskets)
 
     def _group_table(self, groups: Groups[np.int64], shoppers: Shoppers) -> Float32Array:
         """float32 [g + 1, len(GROUP)]: baskets with the code, their share, days since the last and the first, and how
