@@ -13,7 +13,7 @@ from endcap.app.finetune_start import Source, begin
 from endcap.core.errors import CallerError
 
 RUN = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import polars as pl
 from endcap.app.finetune_settings import settings_of
@@ -36,6 +36,7 @@ for data, name in ((rows, "table"), (rows.head(4), "few")):
         told.append(str(error))
 (folder / f"{rank}.json").write_text(json.dumps({"rows": heights, "run_id": start.run_id, "told": told}))
 distributed.leave()
+os._exit(0)  # an interpreter that is taken down while gloo's threads run may crash
 """
 
 

@@ -5,7 +5,9 @@ Nothing here or in the modules it imports loads numpy: `serve` has to say how ma
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -53,13 +55,26 @@ def run() -> None:
     except SystemExit as stopped:
         if stopped.code == INTERRUPTED:
             stderr().print("Stopped. Run it again; what was recorded is kept.")
+        _end_one_of_several(stopped.code)
         raise
     except (EndcapError, OSError) as error:
         said = error if isinstance(error, EndcapError) else disk_error(error)
         if said is None:
             raise
         stderr().print(Text(str(said), style="red"), soft_wrap=True)
+        _end_one_of_several(said.exit_code)
         raise SystemExit(said.exit_code) from None
+
+
+def _end_one_of_several(code: str | int | None) -> None:
+    """Where `torchrun` started this process beside others: end it here. Taking its interpreter down, while threads of
+    PyTorch's gloo still run, crashes one in some dozens of runs, which `torchrun` then calls failed."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "torch" not in sys.modules or isinstance(code, str):
+        return
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def _show_version(wanted: bool) -> None:
