@@ -208,3 +208,18 @@ class TestOnRedis:
         link.client.hset(key, "seq", on_redis.store.last_seq() + 5)
         link.client.hset(key, "u:ada", b"")
         assert on_redis.user("ada").events == 1
+
+
+def test_an_answer_is_at_hand_while_nothing_has_to_be_taken_over_first(folder, planted):
+    with Shop.open(folder, clock=lambda: planted.now_ms) as shop:
+        assert not shop.is_at_hand()
+        item = shop.recommend(n=1).items[0].item_id
+        assert shop.is_at_hand()
+        shop.record(Event(event_type=EventType.VIEW, user_id="guest", item_id=item, ts_ms=planted.now_ms))
+        assert not shop.is_at_hand()
+        shop.recommend("guest", n=1)
+        assert shop.is_at_hand()
+        shop.patch_item(item, price=3.0)
+        assert not shop.is_at_hand()
+        shop.recommend(n=1)
+        assert shop.is_at_hand()

@@ -148,11 +148,18 @@ class Noting:
         return self.shop.answer_many(queries)
 
 
+class Quick(dict):
+    """Every shop has been quick, as long as nothing else was learned."""
+
+    def get(self, shop, _default):
+        return super().get(shop, 0.001)
+
+
 @pytest.fixture
 def queries(threads):
     """Of a server that has found its answers to be quick."""
     made = Queries(threads)
-    made._usual_s = 0.001
+    made._needed_s = Quick()
     return made
 
 
@@ -189,6 +196,42 @@ def test_answers_that_turn_slow_go_to_a_thread_until_they_are_quick_again(shop, 
 
     asyncio.run(go_on())
     assert noting.turns[-1] == ("loop", 1)
+
+
+def test_what_is_refused_at_once_makes_no_shop_quick(shop, queries):
+    noting = Noting(shop)
+    noting.takes_s = 0.2
+    asyncio.run(_ask(queries, noting, 1))
+    noting.takes_s = 0.0
+
+    async def refused():
+        for _ in range(100):
+            with pytest.raises(CallerError):
+                await queries.answer(noting, Query(n=0))
+
+    asyncio.run(refused())
+    asyncio.run(_ask(queries, noting, 1))
+    assert noting.turns[-1] == ("endcap-answer", 1)
+
+
+def test_one_shop_is_not_taken_for_another(shop, queries):
+    slow, quick = Noting(shop), Noting(shop)
+    slow.takes_s = 0.2
+    for noting in (slow, quick, quick, slow):
+        asyncio.run(_ask(queries, noting, 1))
+    assert [thread for thread, _ in slow.turns] == ["loop", "endcap-answer"]
+    assert [thread for thread, _ in quick.turns] == ["loop", "loop"]
+
+
+def test_where_no_thread_can_be_had_everybody_is_told(shop, threads):
+    queries = Queries(threads)
+    threads.shutdown()
+
+    async def ask():
+        asked = [queries.answer(Noting(shop), Query(n=1)) for _ in range(3)]
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 30)
+
+    assert [type(one) for one in asyncio.run(ask())] == [RuntimeError] * 3
 
 
 def test_an_error_reaches_whoever_asked(shop, queries, monkeypatch):

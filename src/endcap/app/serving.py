@@ -85,13 +85,13 @@ class Serving:
         return held.release, held.states
 
     def is_at_hand(self) -> bool:
-        """Whether the catalogue has not changed since the last answer, so that the next has nothing to take over. False
-        before the first, and while the log is away."""
+        """Whether nothing was recorded and no item has changed that is not taken over yet, however much it might be.
+        False before the first answer, and while the log is away."""
         held = self._watch.held
-        if held is None:
+        position = None if held is None else self._read(self._store.position)
+        if held is None or position is None or position[1] != held.items_version:
             return False
-        position = self._read(self._store.position)
-        return position is not None and position[1] == held.items_version
+        return position[0] <= held.states.known("", None, self._store.events_after).seq
 
     def held(self) -> tuple[Release, int] | None:
         """The release that is loaded and the newest seq that its states hold, as they are: nothing is brought up to

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 from starlette.requests import Request
@@ -30,7 +31,7 @@ from endcap.core.types import Query, Slate
 AT_ONCE = 2
 TOGETHER = 8  # queries that are answered in one go, at most
 QUICK_S = 0.01  # what an answer usually takes at most, where it may be made on the event loop
-LEARNING = 0.1  # share of the newest answer in what one usually takes
+FORGETTING = 0.1  # share of a quicker answer in what one is taken to need; a slower one counts whole
 SLOW_S = 0.05  # a turn that takes longer may wait for a disk or a server: the next need not wait for it
 JSON = "application/json"
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,256}")
@@ -63,7 +64,8 @@ class Queries:
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
         self._waiting: deque[_Waiting] = deque()
-        self._turns, self._began_s, self._usual_s = 0, 0.0, SLOW_S
+        self._turns, self._began_s = 0, 0.0
+        self._needed_s: WeakKeyDictionary[Shop, float] = WeakKeyDictionary()  # by answers of late, made alone
 
     async def answer(self, shop: Shop, query: Query) -> bytes:
         """The slate as JSON. Raises what `Shop.answer` does."""
@@ -81,31 +83,35 @@ class Queries:
             turn = [self._waiting.popleft()]
             while self._waiting and len(turn) < TOGETHER and self._waiting[0].goes_with(turn[0]):
                 turn.append(self._waiting.popleft())
-            self._turns, self._began_s = self._turns + 1, now_s
             run = turn[0].known.run if len(turn) == 1 else Context().run  # what is logged of several is of none
-            loop.run_in_executor(self._threads, run, _answered, turn).add_done_callback(
-                partial(self._done, loop, turn, now_s)
-            )
+            try:
+                done = loop.run_in_executor(self._threads, run, _answered, turn)
+            except RuntimeError as error:  # no thread can be started, or the server is stopping
+                for waiting in turn:
+                    _tell(waiting, error)
+                continue
+            self._turns, self._began_s = self._turns + 1, now_s
+            done.add_done_callback(partial(self._done, loop, turn, now_s))
             loop.call_later(SLOW_S * 1.1, self._take_turns, loop)
 
     def _answers_here(self, waiting: _Waiting) -> bool:
         """Answer on the event loop, where that is sure to be quick; False where it may not be."""
-        if self._usual_s > QUICK_S:
-            return False
-        began_s = perf_counter()
+        shop, began_s = waiting.shop, perf_counter()
         found: bytes | Exception
         try:
-            if not waiting.shop.is_at_hand():
+            if self._needed_s.get(shop, SLOW_S) > QUICK_S or not shop.is_at_hand():
                 return False
             found = waiting.known.run(_answered, [waiting])[0]
         except Exception as error:  # for whoever asked
             found = error
-        self._learn(perf_counter() - began_s)
+        self._learn(shop, found, perf_counter() - began_s)
         _tell(waiting, found)
         return True
 
-    def _learn(self, seconds: float) -> None:
-        self._usual_s += LEARNING * (seconds - self._usual_s)
+    def _learn(self, shop: Shop, found: bytes | BaseException, seconds: float) -> None:
+        if isinstance(found, bytes):  # what is refused says nothing of what an answer takes
+            before = self._needed_s.get(shop, SLOW_S)
+            self._needed_s[shop] = max(seconds, before + FORGETTING * (seconds - before))
 
     def _done(
         self,
@@ -115,11 +121,12 @@ class Queries:
         done: asyncio.Future[list[bytes | Exception]],
     ) -> None:
         self._turns -= 1
-        if len(turn) == 1:
-            self._learn(loop.time() - began_s)
         error = done.exception()
-        for place, waiting in enumerate(turn):
-            _tell(waiting, error or done.result()[place])
+        found = [error] * len(turn) if error else done.result()
+        if len(turn) == 1:
+            self._learn(turn[0].shop, found[0], loop.time() - began_s)
+        for waiting, one in zip(turn, found, strict=True):
+            _tell(waiting, one)
         self._take_turns(loop)
 
 
