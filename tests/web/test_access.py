@@ -259,6 +259,14 @@ class TestTenants:
             found = client.get("/v1/search", params={"q": f"of {other}"}, headers=mine).json()["items"]
             assert all(item["title"].endswith(f"of {name}") for item in found)
 
+    def test_the_keys_of_one_that_are_gone_close_no_other(self, both):
+        client, shops, tokens = both
+        assert client.get("/v1/recommendations", headers=bearer(tokens["north"])).status_code == 200
+        shops["north"].keys.path.unlink()
+        assert client.get("/v1/recommendations", headers=bearer(tokens["south"])).status_code == 200
+        assert client.get("/v1/recommendations", headers=bearer(tokens["north"])).status_code == 503
+        assert client.get("/v1/recommendations", headers=bearer("ec_nobody")).status_code in (401, 503)
+
     def test_what_is_told_of_all_shops_is_for_the_first(self, both):
         client, _, tokens = both
         assert client.get("/metrics", headers=bearer(tokens["north"])).status_code == 200

@@ -156,6 +156,7 @@ def test_filters_narrow_the_choice(client, shop):
     assert sorted(cheap) == sorted(item for item in everything if prices[item] <= 3)
     assert sorted(filtered(min_price=3.01)) == sorted(set(everything) - set(cheap))
     assert sorted(ids(get(client, n=16, max_price=3))) == sorted(cheap)
+    assert sorted(filtered(max_price=1e15)) == sorted(filtered(min_price=0))  # as good as none
     assert filtered(brands=["nobody's"]) == filtered(attributes={"colour": "red"}) == []
     assert filtered(categories=["Dairy"], max_price=3) == [
         item for item in filtered(categories=["Dairy"]) if item in cheap

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from endcap.app.keys import Key, id_of
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, ServiceError
 
 if TYPE_CHECKING:
     from endcap.app.runtime import Shop
@@ -43,13 +43,27 @@ class Tenants:
         place = self._places.get(key_id)
         known: dict[str, Key] = {} if place is None else self.shops[place].keys.known()
         if place is None or key_id not in known:
-            found = [at for at, shop in enumerate(self.shops) if key_id in shop.keys.known()]
+            found = self._holding(key_id)
             if len(found) != 1:
                 return None
             place = self._places[key_id] = found[0]
             known = self.shops[place].keys.known()
         shop, key = self.shops[place], known[key_id]
         return Holder(shop, key) if key.is_good(token, shop.clock()) else None
+
+    def _holding(self, key_id: str) -> list[int]:
+        """The places of the shops that hold the key. ServiceError where none does and the keys of one cannot be read:
+        another shop's trouble is not that of this one's callers."""
+        found, trouble = [], None
+        for at, shop in enumerate(self.shops):
+            try:
+                if key_id in shop.keys.known():
+                    found.append(at)
+            except ServiceError as error:
+                trouble = error
+        if trouble is not None and not found:
+            raise trouble
+        return found
 
     def check(self) -> None:
         """CallerError for two shops that are one folder, keep their log or state in one place or hold the same key, and

@@ -21,8 +21,9 @@ Count = Annotated[int, Meta(description="How many items, 1 to 500.")]
 Locale = Annotated[str, Meta(max_length=35, description="Language of the reasons.")]
 Above = Annotated[float, Meta(gt=0, le=MAX_NUMBER, description="Units.")]
 Price = Annotated[float, Meta(ge=0, le=MAX_NUMBER)]
-LeastPrice = Annotated[Price | None, Meta(description="Of this price at least; items without a price are left out.")]
-MostPrice = Annotated[Price | None, Meta(description="Of this price at most; items without a price are left out.")]
+Bound = Annotated[float, Meta(ge=0)]
+LeastPrice = Annotated[Bound | None, Meta(description="Of this price at least; items without a price are left out.")]
+MostPrice = Annotated[Bound | None, Meta(description="Of this price at most; items without a price are left out.")]
 
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True):
