@@ -24,6 +24,16 @@ def test_five_lines_answer(shop, planted):
     assert slate.recommendation_id != shop.recommend(user=user, n=10).recommendation_id
 
 
+def test_a_store_that_was_only_begun_is_made_whole(tmp_path):
+    Shop.init(tmp_path)
+    database = tmp_path / "store" / "store.sqlite"
+    for path in database.parent.iterdir():
+        path.unlink()
+    database.touch()
+    with Shop.open(Shop.init(tmp_path)) as shop:
+        assert shop.store.last_seq() == 0
+
+
 def test_a_recorded_event_changes_the_very_next_answer(shop, planted):
     first, second = list(dict.fromkeys(planted.answers.values()))[:2]
     lists = [ids(shop.recommend(user="new-here", n=5))]

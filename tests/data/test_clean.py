@@ -147,6 +147,13 @@ def test_a_quantity_is_clipped_to_whole_units_and_upwards_only() -> None:
     assert cleaned.clips == {"quantity": 1}
 
 
+def test_a_part_of_a_unit_beyond_the_bound_is_clipped_too() -> None:
+    # e^4 is 54.6, in whole units 54: 54.3 lies between.
+    cleaned = clean(sales([1.0] * 21, [1.0] * 20 + [54.3]))
+    assert cleaned.frame["quantity"].to_list()[20] == 54.0
+    assert cleaned.clips == {"quantity": 1}
+
+
 def test_the_bounds_follow_the_leaf_category() -> None:
     # log prices 0, ±1: median 0, MAD 1, so low and high are e^(∓8 x 1.4826).
     third = MIN_ROWS // 3 + 1

@@ -192,6 +192,14 @@ def test_the_shortlist_is_the_best_by_the_weights_in_the_order_of_items():
     assert short.best.tolist() == [[4, 9]]
 
 
+def test_the_shortlist_bears_scores_that_are_next_to_nothing():
+    scores = np.zeros((6, 2), np.float32)
+    scores[:, 0], scores[4, 1] = np.arange(6), 1e-40
+    said = Candidates.of(np.arange(6, dtype=np.int32), scores, np.zeros((6, 2), np.float32), 3)
+    assert Shortlist(2, {"a": 0.5, "b": 0.5}).of(said, ["a", "b"]).items.tolist() == [4, 5]
+    assert Shortlist(5, {"a": 0.5, "b": 0.5}).of(said, ["a", "b"]).items.tolist() == [1, 2, 3, 4, 5]
+
+
 def test_the_shortlist_holds_as_many_as_are_asked_for():
     assert len(Shortlist(1, {"a": 1.0}).of(SAID, ["a", "b"], least=3).items) == 3
     assert Shortlist(9, {"a": 1.0}).of(SAID, ["a", "b"]) is SAID

@@ -35,7 +35,7 @@ from endcap.app.state import State
 from endcap.app.watching import Watch
 from endcap.core.artifacts import ReleaseStore
 from endcap.core.determinism import Clock, system_clock
-from endcap.core.errors import CallerError, NotFoundError
+from endcap.core.errors import CallerError, NotFoundError, ServiceError
 from endcap.core.types import Event, EventType, Item, Placement, Query, Slate
 from endcap.data import database
 from endcap.data import synthetic as synthetic  # noqa: PLC0414 - registers its data sets
@@ -121,7 +121,7 @@ class Shop:
         settings = load_config(place / CONFIG_FILE).store
         try:  # one that is there may be another process's to write to
             open_store(place / "store", settings, read_only=True).close()
-        except NotFoundError:
+        except (NotFoundError, ServiceError):  # none, or one that was begun and has to be made whole
             open_store(place / "store", settings, create=True).close()
         return place
 

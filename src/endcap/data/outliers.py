@@ -38,8 +38,7 @@ def price_bounds(frame: pl.DataFrame, items: pl.DataFrame | None, z: float) -> B
 def quantity_bounds(frame: pl.DataFrame, items: pl.DataFrame | None, z: float) -> Bounds:
     """Upwards only, in whole units where the bound is above one: goods by weight may come in very small parts."""
     bounds = _bounds(frame, items, "quantity", z, MIN_QUANTITY_SPREAD)
-    high = bounds.select(pl.when(pl.col("high") > 1).then(pl.col("high").floor()).otherwise("high"))
-    return Bounds(pl.repeat(None, frame.height, dtype=pl.Float64, eager=True), high.to_series())
+    return Bounds(pl.repeat(None, frame.height, dtype=pl.Float64, eager=True), bounds["high"])
 
 
 def _bounds(frame: pl.DataFrame, items: pl.DataFrame | None, column: str, z: float, floor: float) -> pl.DataFrame:
@@ -50,7 +49,10 @@ def _bounds(frame: pl.DataFrame, items: pl.DataFrame | None, column: str, z: flo
     extremes = {"least": value.min(), "most": value.max()}
     groups = _grouped(usable, items).group_by("group").agg(pl.len(), centre=log.median(), spread=spread, **extremes)
     reach = z * pl.col("spread").clip(lower_bound=floor)
-    bounds = {"low": (pl.col("centre") - reach).exp(), "high": (pl.col("centre") + reach).exp()}
+    low, high = (pl.col("centre") - reach).exp(), (pl.col("centre") + reach).exp()
+    if column == "quantity":
+        high = pl.when(high > 1).then(high.floor()).otherwise(high)
+    bounds = {"low": low, "high": high}
     known = groups.filter(pl.col("len") >= MIN_ROWS).select("group", "least", "most", **bounds)
     beyond = (pl.col("least") < pl.col("low")) | (pl.col("most") > pl.col("high"))
     crossed = known.filter(beyond).select("group", "low", "high").collect()

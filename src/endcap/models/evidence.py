@@ -79,10 +79,11 @@ class SparseEvidence:
         if not len(self._items):
             return np.zeros(len(items), np.float32)
         scores = _blank(1 + max(int(self._items[-1]), int(items.max(initial=0))))
-        scores[self._items] = self._scores
-        found = scores[items]
-        scores[self._items] = 0
-        return found
+        try:
+            scores[self._items] = self._scores
+            return scores[items]
+        finally:
+            scores[self._items] = 0
 
 
 SILENCE = SparseEvidence(np.empty(0, np.int32), np.empty(0, np.float32))

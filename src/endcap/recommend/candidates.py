@@ -103,8 +103,8 @@ class Shortlist:
         size = max(self.size, least)
         if len(candidates.items) <= size:
             return candidates
-        weights = np.array([self.weights.get(source, 0.0) for source in sources], np.float32)
-        best = candidates.best[0]
+        weights = np.array([self.weights.get(source, 0.0) for source in sources])
+        best = candidates.best[0].astype(np.float64)  # what is left of a purchase of long ago can be 1e-40
         by_score = np.divide(weights, best, out=np.zeros_like(weights), where=best > 0)
         return candidates.take(np.sort(best_positions(candidates.scores @ by_score, size)))
 
