@@ -107,8 +107,9 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(LOADERS))
-class TestEverySource(CandidateSourceConformance):
+class OfAKind:
+    """A source of the kind that a test is told, of the small shop."""
+
     n_items = N
 
     @pytest.fixture(autouse=True)
@@ -120,25 +121,18 @@ class TestEverySource(CandidateSourceConformance):
 
     def load(self, folder):
         return LOADERS[self.kind](folder)
+
+
+@pytest.mark.parametrize("kind", sorted(LOADERS))
+class TestEverySource(OfAKind, CandidateSourceConformance):
+    pass
 
 
 BULK = [kind for kind in sorted(LOADERS) if LOADERS[kind] == NeighbourSource.load or kind == "content"]
 
 
 @pytest.mark.parametrize("kind", BULK)
-class TestManyAtOnce(BulkSourceConformance):
-    n_items = N
-
-    @pytest.fixture(autouse=True)
-    def _shop(self, kind, histories, baskets, table):
-        self.kind, self.parts = kind, (histories, baskets, table)
-
-    def make(self):
-        return build(self.kind, *self.parts)
-
-    def load(self, folder):
-        return LOADERS[self.kind](folder)
-
+class TestManyAtOnce(OfAKind, BulkSourceConformance):
     def test_nobody_is_told_nothing(self):
         assert self.make().weigh_many([]) == []
 
