@@ -6,8 +6,10 @@ import shutil
 import threading
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
+from tests.earlier import make_version_2
 from tests.servers import PostgresServer
 
 from endcap.app import keeping
@@ -15,6 +17,8 @@ from endcap.app.runtime import Shop
 from endcap.core.errors import CallerError, DataError, NotFoundError
 from endcap.core.types import Event, EventType
 from endcap.data.open_store import VARIABLE
+from endcap.data.sqlite_store import SEGMENT_MIN_ROWS
+from endcap.testing.conformance_store import a_table
 
 
 def answers(shop: Shop, users: list[str]) -> list[list[tuple[str, float]]]:
@@ -121,6 +125,39 @@ class TestBackup:
         (tmp_path / "bad" / keeping.MANIFEST).write_text('{"format": 1, "files": ')
         with pytest.raises(DataError, match="cannot be read"):
             keeping.restore(tmp_path / "bad", tmp_path / "new")
+
+
+class TestEarlierBackup:
+    """A backup whose store is of schema version 2 and holds a segment."""
+
+    @pytest.fixture
+    def earlier(self, shop: Shop, tmp_path: Path) -> Path:
+        shop.store.append_table(a_table([f"bulk{number}" for number in range(SEGMENT_MIN_ROWS)]))
+        backup = tmp_path / "earlier"
+        made = keeping.back_up(shop, backup)
+        make_version_2(backup / "store")
+        assert list((backup / "store" / "segments").glob("*.ids.npy"))
+        (backup / keeping.MANIFEST).unlink()
+        made = keeping._described(backup, shop.store.counts(), made.last_seq, made.created_ms, shop.releases.list())
+        (backup / keeping.MANIFEST).write_bytes(msgspec.json.encode(made))
+        return backup
+
+    def test_looking_at_it_changes_nothing_in_it(self, earlier: Path) -> None:
+        before = {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+        assert keeping.verify(earlier) == []
+        assert {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()} == before
+
+    def test_it_comes_back_into_either_store(
+        self, earlier: Path, shop: Shop, tmp_path: Path, planted, postgres: PostgresServer, schema: str, monkeypatch
+    ) -> None:
+        before = everything(shop)
+        for name, store in (("grown", f"{postgres.url}?schema={schema}"), ("same", "sqlite")):
+            monkeypatch.setenv(VARIABLE, store)
+            keeping.restore(earlier, tmp_path / name)
+            assert keeping.verify(tmp_path / name) == []
+            with Shop.open(tmp_path / name, clock=lambda: planted.now_ms) as restored:
+                assert everything(restored) == before
+                assert restored.store.append([view("u", "x", "bulk7", planted.now_ms)]).accepted == []
 
 
 def test_a_shop_grows_onto_postgres_and_comes_back(

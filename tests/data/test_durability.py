@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 import polars as pl
 import pytest
+from tests.earlier import make_version_2
 
 from endcap.core.artifacts import Manifest, ReleaseStore
 from endcap.core.errors import ServiceError
@@ -70,6 +71,40 @@ class TestOlderVersion:
         SqliteStore.open(first).close()
         SqliteStore.open(tmp_path / "new", create=True).close()
         assert _columns(first) == _columns(tmp_path / "new")
+
+    def test_hashes_of_the_second_version_are_made_anew(self, tmp_path: Path) -> None:
+        ids = [f"x{number}" for number in range(SEGMENT_MIN_ROWS)]
+        with SqliteStore.open(tmp_path, create=True) as store:
+            store.append_table(a_table(ids))
+            store.append([an_event("live")])
+            before = store.events().collect()
+        make_version_2(tmp_path)
+        with SqliteStore.open(tmp_path) as store:
+            assert store.verify() == []
+            assert store.events().collect().equals(before)
+            assert store.append([an_event("x5"), an_event("new")]).accepted == ["new"]
+            again = [f"y{number}" for number in range(SEGMENT_MIN_ROWS)]
+            assert store.append_table(a_table([*again, "x7", "live"])).duplicates["event_id"].to_list() == [
+                "x7",
+                "live",
+            ]
+        assert not list((tmp_path / "segments").glob("*.ids.npy")), "the old hashes are swept"
+
+    def test_a_change_of_version_that_breaks_off_is_made_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with SqliteStore.open(tmp_path, create=True) as store:
+            for name in "ab":
+                store.append_table(a_table([f"{name}{number}" for number in range(SEGMENT_MIN_ROWS)]))
+        make_version_2(tmp_path)
+        lost = tmp_path / "segments" / "000002.parquet"
+        lost.rename(tmp_path / "kept")
+        with pytest.raises(ServiceError, match=r"000002\.parquet"):
+            SqliteStore.open(tmp_path)
+        (tmp_path / "kept").rename(lost)
+        with SqliteStore.open(tmp_path) as store:
+            assert store.verify() == []
+            assert store.append([an_event("a1"), an_event("b1"), an_event("c1")]).accepted == ["c1"]
 
 
 class TestDisk:

@@ -252,14 +252,17 @@ class TestAppendTable:
         assert frame["event_id"].to_list() == ["b3", "other", *(name for name in bulk_ids("b") if name != "b3")]
         assert frame["user_id"][0] == "live"
         assert sorted(path.name for path in (store.folder / "segments").iterdir()) == [
-            "000002.ids.npy",
             "000002.parquet",
+            "000002.xxh3.npy",
         ]
 
     def test_hashes_do_not_depend_on_the_machine_or_run(self) -> None:
-        # blake2b("a", digest_size=8) is 40f89e395b66422f, read here as a little-endian number.
-        expected = int.from_bytes(bytes.fromhex("40f89e395b66422f"), "little")
-        assert segments.hash_ids(pl.Series(["a"])).tolist() == [expected]
+        # XXH3 with 64 bits and seed 0, as `xxhsum -H3` prints it
+        assert [f"{each:016x}" for each in segments.hash_ids(pl.Series(["a", "", "\u00e9\u4e2d"])).tolist()] == [
+            "e6c632b61e964e1f",
+            "2d06800538d394c2",
+            "e65a72039b1700bb",
+        ]
 
 
 class TestOpening:
@@ -317,7 +320,7 @@ class TestOpening:
         with pytest.raises(ServiceError, match="schema version 99"):
             SqliteStore.open(tmp_path)
 
-    @pytest.mark.parametrize("name", ["000001.parquet", "000001.ids.npy"])
+    @pytest.mark.parametrize("name", ["000001.parquet", "000001.xxh3.npy"])
     def test_a_cut_or_missing_segment_is_told_at_opening(self, tmp_path: Path, name: str) -> None:
         with SqliteStore.open(tmp_path, create=True) as store:
             store.append_table(table(bulk_ids("b")))
@@ -333,7 +336,7 @@ class TestOpening:
         with SqliteStore.open(tmp_path, create=True) as store:
             store.append_table(table(bulk_ids("b")))
         folder = tmp_path / "segments"
-        orphans = [folder / name for name in (".000002.parquet.tmp", "000002.parquet", "000002.ids.npy")]
+        orphans = [folder / name for name in (".000002.parquet.tmp", "000002.parquet", "000002.xxh3.npy")]
         for path in orphans:
             path.write_bytes((folder / "000001.parquet").read_bytes())
         with SqliteStore.open_reader(tmp_path) as reader:

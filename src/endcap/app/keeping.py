@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -21,6 +24,7 @@ from endcap.app.runtime import CONFIG_FILE, Shop
 from endcap.core.artifacts import POINTER, FileEntry, ReleaseStore, flush, replace_atomically
 from endcap.core.determinism import system_clock
 from endcap.core.errors import CallerError, DataError, EndcapError, NotFoundError
+from endcap.data.database import is_older
 from endcap.data.open_store import is_embedded, open_store
 from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Counts, Store
@@ -121,18 +125,35 @@ def verify(folder: Path) -> list[str]:
     is_backup = (folder / MANIFEST).exists()
     problems = damages(folder, read_backup(folder)) if is_backup else []
     try:
-        with _opened(folder, is_backup) as store:
+        with _store_of(folder) if is_backup else _store_of_shop(folder) as store:
             problems += store.verify()
     except EndcapError as error:
         problems.append(str(error))
     return problems + _wrong_releases(ReleaseStore(folder / "releases"))
 
 
-def _opened(folder: Path, is_backup: bool) -> Store:
-    """The store to read; a backup holds its own, whatever its config or the environment names."""
-    if is_backup:
-        return SqliteStore.open_reader(folder / "store")
+def _store_of_shop(folder: Path) -> Store:
     return open_store(folder / "store", load_config(folder / CONFIG_FILE).store, read_only=True)
+
+
+@contextmanager
+def _store_of(backup: Path) -> Iterator[Store]:
+    """A backup's own store, to read. Nothing in a backup changes: the store of an older version is brought up to date
+    in a copy, whose segments are links to the backup's."""
+    with ExitStack() as stack:
+        folder = (backup / "store").absolute()
+        if is_older(folder):
+            copy = Path(stack.enter_context(TemporaryDirectory())) / "store"
+            shutil.copytree(folder, copy, copy_function=_link_segments)
+            folder = copy
+        yield stack.enter_context(SqliteStore.open_reader(folder))
+
+
+def _link_segments(source: str, target: str) -> None:
+    if source.endswith(".parquet"):
+        Path(target).symlink_to(source)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _wrong_releases(releases: ReleaseStore) -> list[str]:
@@ -220,7 +241,7 @@ def _load(backup: Path, place: Path) -> None:
     """Fill the database that the config or the environment names."""
     config = load_config(place / CONFIG_FILE).store
     with (
-        SqliteStore.open_reader(backup / "store") as source,
+        _store_of(backup) as source,
         open_store(place / "store", config, create=True) as target,
     ):
         transfer(source, target)

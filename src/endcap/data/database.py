@@ -17,11 +17,11 @@ import polars as pl
 
 from endcap.core.artifacts import flush
 from endcap.core.errors import CallerError, EndcapError, NotFoundError, ServiceError
+from endcap.data.segments import SEGMENTS, SegmentFiles
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE = "store.sqlite"
 LOCK = "writer.lock"
-SEGMENTS = "segments"
 BUSY_TIMEOUT_MS = 10_000
 
 _TABLES = """
@@ -44,15 +44,23 @@ CREATE TABLE users (
 """
 
 
-# schema version -> what makes the next one of it. Items known already count as written by the newest write.
-_MIGRATIONS = {
-    1: """
-ALTER TABLE items ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
-UPDATE items SET version = coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'items_version'), 0);
-CREATE INDEX items_by_version ON items (version);
-CREATE INDEX events_by_user ON events (user_id, seq);
-"""
-}
+def _number_writes_of_items(connection: apsw.Connection, folder: Path) -> None:
+    """1 -> 2: items know the write they came with; those that are there count as written by the newest."""
+    connection.execute("""
+        ALTER TABLE items ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+        UPDATE items SET version = coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'items_version'), 0);
+        CREATE INDEX items_by_version ON items (version);
+        CREATE INDEX events_by_user ON events (user_id, seq);
+    """)
+
+
+def _hash_ids_by_xxh3(connection: apsw.Connection, folder: Path) -> None:
+    """2 -> 3: the ids of segments are hashed by XXH3; they were by blake2b."""
+    SegmentFiles(folder).hash_again(connection)
+
+
+# schema version -> what makes the next one of it, inside the transaction that is open
+_MIGRATIONS = {1: _number_writes_of_items, 2: _hash_ids_by_xxh3}
 
 
 @contextmanager
@@ -124,7 +132,7 @@ def connect_writer(folder: Path) -> apsw.Connection:
                 _refuse_lost_database(folder)
                 connection.execute(_TABLES)
                 connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
-            _migrate(connection)
+            _migrate(connection, folder)
         _check_version(connection, path)
     except (apsw.Error, EndcapError):
         connection.close()
@@ -217,10 +225,10 @@ def is_older(folder: Path) -> bool:
         return _schema_version(connection) in _MIGRATIONS
 
 
-def _migrate(connection: apsw.Connection) -> None:
+def _migrate(connection: apsw.Connection, folder: Path) -> None:
     """Bring an older schema up to date, inside the transaction that is open."""
     while (step := _MIGRATIONS.get(version := _schema_version(connection))) is not None:
-        connection.execute(step)
+        step(connection, folder)
         set_meta(connection, "schema_version", str(version + 1))
 
 

@@ -2,7 +2,7 @@
 
 One-row inserts are bounded by SQLite; a bulk load is bounded by the disk. A segment `000001.parquet` holds events in
 the columns of `tables.EVENTS`, in order of arrival; its row in SQLite gives the seq of its first and last. Beside it,
-`000001.ids.npy` holds the blake2b-8 hashes of its event ids, sorted, uint64 [rows], read through a memory map: it says
+`000001.xxh3.npy` holds the XXH3 hashes of its event ids, sorted, uint64 [rows], read through a memory map: it says
 without opening the segment that an event id is new. A hit is confirmed in the segment itself.
 
 A segment exists from the moment its row is committed. Files without a row are what a killed writer left behind.
@@ -20,11 +20,12 @@ import apsw
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from endcap.core.artifacts import flush
 from endcap.core.errors import ServiceError
-from endcap.data.database import SEGMENTS
 
+SEGMENTS = "segments"
 ROWS_PER_GROUP = 131_072
 
 Hashes = NDArray[np.uint64]
@@ -46,10 +47,8 @@ class Segment:
 
 
 def hash_ids(ids: pl.Series) -> Hashes:
-    """uint64 [n]: blake2b with a digest of 8 bytes, little-endian, of each id in UTF-8."""
-    blake2b = hashlib.blake2b
-    digests = b"".join([blake2b(event_id, digest_size=8).digest() for event_id in ids.cast(pl.Binary).to_list()])
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+    """uint64 [n]: XXH3 with 64 bits and seed 0 of each id in UTF-8."""
+    return np.fromiter(map(xxh3_64_intdigest, ids.cast(pl.Binary).to_list()), np.uint64, len(ids))
 
 
 def any_at(hashes: Hashes, sorted_hashes: Hashes) -> Mask:
@@ -148,6 +147,22 @@ class SegmentFiles:
         self._indexes.append((whole, self._map(whole)))
         return whole
 
+    def hash_again(self, connection: apsw.Connection) -> None:
+        """Write the hashes of every committed segment's ids anew from its events, and commit to them in the open
+        transaction. Earlier files of hashes belong to nobody from then on, and are swept by the writer."""
+        for segment in list_segments(connection):
+            ids = pl.read_parquet(self.events_path(segment.name), columns=["event_id"])["event_id"]
+            path = self.ids_path(segment.name)
+            with path.open("wb") as file:
+                np.save(file, np.sort(hash_ids(ids)))
+            flush(path)
+            connection.execute(
+                "UPDATE segments SET ids_bytes = ?, ids_sha256 = ? WHERE name = ?",
+                (path.stat().st_size, _sha256(path), segment.name),
+            )
+        if self.folder.is_dir():
+            flush(self.folder)
+
     def discard(self, segment: Segment) -> None:
         """Remove the files of a segment that was not committed."""
         self.events_path(segment.name).unlink(missing_ok=True)
@@ -215,7 +230,7 @@ class SegmentFiles:
         return self.folder / f"{name}.parquet"
 
     def ids_path(self, name: str) -> Path:
-        return self.folder / f"{name}.ids.npy"
+        return self.folder / f"{name}.xxh3.npy"
 
     def _map(self, segment: Segment) -> Hashes:
         hashes: Hashes = np.load(self.ids_path(segment.name), mmap_mode="r", allow_pickle=False)
