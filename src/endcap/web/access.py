@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -87,7 +88,7 @@ class Access:
         most = self._tenants.shops[0].config.limits.in_flight
         if most and self._in_flight >= most:
             return _busy()
-        return self._charged(shop, key_id, key_id or _address(scope), needed)
+        return self._charged(shop, key_id, key_id or _address((scope.get("client") or ("",))[0]), needed)
 
     def _is_known(self, scope: Scope) -> bool:
         """Whether the caller may hear more than yes or no of the shop's health, which is told whatever keys are."""
@@ -131,14 +132,14 @@ def _token(scope: Scope) -> str:
     return headers.get("x-api-key", "").strip()
 
 
-def _address(scope: Scope) -> str:
+@lru_cache(maxsize=4096)
+def _address(host: str) -> str:
     """The caller's, of IPv6 the network of 64 bits, for a machine has all addresses of one."""
-    host = scope["client"][0] if scope.get("client") else ""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return str(host)
-    return str(ipaddress.ip_network((host, 64), strict=False)) if address.version == 6 else str(host)
+        return host
+    return str(ipaddress.ip_network((host, 64), strict=False)) if address.version == 6 else host
 
 
 def _unknown(is_given: bool) -> JSONResponse:

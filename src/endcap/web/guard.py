@@ -8,8 +8,10 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterable
+from functools import lru_cache
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from endcap.app.logs import CURRENT_REQUEST
@@ -18,6 +20,7 @@ from endcap.web.access_log import log_request, method_of, route_of
 from endcap.web.problems import problem_response
 
 LOG = logging.getLogger(__name__)
+RawHeader = tuple[bytes, bytes]
 REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 # What the OWASP cheat sheet on REST advises for answers that are not pages. Strict-Transport-Security is for the proxy
 # that speaks TLS to say; Server is not sent at all.
@@ -32,6 +35,8 @@ HEADERS = {
     "Permissions-Policy": "accelerometer=(), camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "X-Permitted-Cross-Domain-Policies": "none",
 }
+_RAW = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+REQUEST_ID_HEADER = b"x-request-id"
 UNANSWERED = 499  # in the log, where the caller was gone before an answer began
 
 
@@ -59,10 +64,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                message["headers"] = _with_ours(message.get("headers", ()), request_id)
             await send(message)
 
         try:
@@ -104,6 +106,16 @@ class LoopbackOnly:
         await refused(scope, receive, send)
 
 
+def _with_ours(given: Iterable[RawHeader], request_id: str) -> list[RawHeader]:
+    """An answer's headers with the request's id and what of `HEADERS` it does not set itself."""
+    headers = [header for header in given if header[0] != REQUEST_ID_HEADER]
+    named = {name for name, _ in headers}
+    headers.append((REQUEST_ID_HEADER, request_id.encode()))
+    headers += [header for header in _RAW if header[0] not in named]
+    return headers
+
+
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine and nothing else."""
     try:

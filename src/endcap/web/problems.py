@@ -72,9 +72,18 @@ def endcap_problem(error: EndcapError, request_id: str) -> JSONResponse:
     return problem_response(error.http_status, error.what, error.where, error.next_step, headers)
 
 
+def problem_of(request: Request, error: EndcapError | OSError) -> JSONResponse:
+    """The answer to an error that a handler raised. Raises one of the system that has nothing to do with the disk."""
+    said = disk_error(error) if isinstance(error, OSError) else error
+    if said is None:
+        raise error
+    request.state.error = type(said).__name__
+    return endcap_problem(said, request.state.request_id)
+
+
 def add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(EndcapError, _endcap_error)
-    app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(EndcapError, _fault)
+    app.add_exception_handler(OSError, _fault)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -85,18 +94,9 @@ def sentence(errors: list[Any]) -> str:
     return "; ".join(text.removeprefix(": ").removesuffix(".") for text in found) + "."
 
 
-async def _endcap_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, EndcapError)
-    request.state.error = type(error).__name__
-    return endcap_problem(error, request.state.request_id)
-
-
-async def _os_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, OSError)
-    said = disk_error(error)
-    if said is None:
-        raise error
-    return await _endcap_error(request, said)
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, EndcapError | OSError)
+    return problem_of(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -37,6 +37,7 @@ from endcap.web.access import Access
 from endcap.web.answers import Queries, answer_threads
 from endcap.web.bodies import Bodies
 from endcap.web.catalogue_schemas import with_items
+from endcap.web.direct import Direct
 from endcap.web.document import completed
 from endcap.web.gorse import routes_catalogue, routes_feedback, routes_lists
 from endcap.web.guard import Guard, LoopbackOnly, is_loopback
@@ -66,6 +67,7 @@ ROUTES = (
     metrics,
     routes_docs,
 )
+DIRECT = frozenset({"/v1/events", "/v1/recommendations"})
 GRACE_S = 10
 MAX_PORT = 65535
 
@@ -93,6 +95,7 @@ def create_app(*shops: Shop, keys_required: bool = False) -> FastAPI:
     app.state.queries = Queries(app.state.answers)
     app.state.routes = [*app.routes, *(route for routes in ROUTES for route in routes.router.routes)]
     add_error_handlers(app)
+    app.add_middleware(Direct, [route for route in app.state.routes if route.path in DIRECT])
     app.add_middleware(Bodies)
     app.add_middleware(Access, app.state.tenants)
     if shops[0].config.serve.origins:
