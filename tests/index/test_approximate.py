@@ -99,9 +99,19 @@ def test_other_vectors_and_damaged_files_are_refused(rows, index, tmp_path):
         open_index(ExactIndex(rows), tmp_path / "index")
 
 
-def test_few_vectors_are_searched_exactly(rows, tmp_path):
+def test_a_small_shop_is_searched_exactly(rows, tmp_path):
     config = IndexConfig(exact_up_to=1000)
-    assert isinstance(build_index(rows[:1000], config), ExactIndex)
-    assert isinstance(build_index(rows[:1001], config), ApproximateIndex)
-    save_index(build_index(rows[:1000], config), tmp_path / "index")
+    assert isinstance(build_index(rows[:1000], config, 1000), ExactIndex)
+    assert isinstance(build_index(rows[:1001], config, 1001), ApproximateIndex)
+    assert isinstance(build_index(rows[:500], config, 1001), ApproximateIndex), "it is the items that count"
+    save_index(build_index(rows[:1000], config, 1000), tmp_path / "index")
     assert isinstance(open_index(ExactIndex(rows[:1000]), tmp_path / "index"), ExactIndex)
+
+
+def test_lists_that_hold_too_few_count_as_not_found_when_they_are_measured(rows):
+    index = ApproximateIndex.build(rows[:3000])  # some twelve rows a list: fewer than the hundred that are looked for
+    queries = index._queries(1)
+    exact = ExactIndex(rows[:3000])
+    hits = [np.isin(index.search(query, 20)[0], exact.search(query, 20)[0]).mean() for query in queries]
+    assert np.mean(hits) > 0.97
+    assert index._read > 1

@@ -94,7 +94,7 @@ def _write_meanings(folder: Path, table: ItemTable, content: Content, config: Co
     _, firsts = np.unique(kind_of, return_index=True)
     kinds = np.ascontiguousarray(vectors[firsts], np.float32)
     save_kinds(ExactIndex(kinds), kind_of, folder / VECTORS)
-    save_index(build_index(kinds, config.index), folder / VECTORS / NEAR)
+    save_index(build_index(kinds, config.index, len(said)), folder / VECTORS / NEAR)
     texts = [text for text in places if text]
     if len(texts) < FEWEST_TEXTS:
         return f"Search goes by words alone: fewer than {FEWEST_TEXTS} texts are too few to check an encoder by."

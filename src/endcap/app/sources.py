@@ -132,7 +132,7 @@ def save_sources(sources: Sequence[CandidateSource], folder: Path, config: Index
         part.mkdir(parents=True)
         source.save(part)
         if isinstance(source, ContentSource | SequenceSource):
-            save_index(build_index(source.searched, config), part / INDEX)
+            save_index(build_index(source.searched, config, source.n_items), part / INDEX)
         entries.append(_Entry(type(source).__name__, source.name))
     (folder / "sources.json").write_bytes(msgspec.json.encode(entries))
 

@@ -78,16 +78,24 @@ class ApproximateIndex:
         read = self._read * max(1, -(-k // AT))
         if not k or 2 * read > self._lists.nlist:
             return self.exact.search_many(vectors, k)
-        near = self._lists.search(vectors, k, params=_reading(read))[1].astype(np.int32)
         items, scores = np.empty((len(vectors), k), np.int32), np.empty((len(vectors), k), np.float32)
-        for row, (vector, rows) in enumerate(zip(vectors, near, strict=True)):
+        for row, (vector, rows) in enumerate(zip(vectors, self._near(vectors, k, read), strict=True)):
             if rows[-1] < 0:  # the lists held fewer
                 items[row], scores[row] = self.exact.search(vector, k)
                 continue
-            found = self.at(vector, rows)
+            found = self.exact.products(vector, rows)
             order = np.lexsort((rows, -found))
             items[row], scores[row] = rows[order], found[order]
         return items, scores
+
+    def _near(self, vectors: Float32Array, k: int, read: int) -> Int32Array:
+        """int32 [q, k]: what the nearest lists hold that is nearest by fewer bits, -1 after the last."""
+        queries = np.ascontiguousarray(vectors)
+        near, rough = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        # what `search` of the Python class calls; its own checks take as long as reading the lists
+        into = _faiss().swig_ptr
+        self._lists.search_c(len(queries), into(queries), k, into(rough), into(near), _reading(read))
+        return near.astype(np.int32)
 
     def at(self, vector: Float32Array, items: Int32Array) -> Float32Array:
         """float32 [len(items)]: inner products with the given rows."""
@@ -124,10 +132,11 @@ class ApproximateIndex:
         queries = self._queries(seed)
         k = min(AT, len(self))
         least = self.exact.search_many(queries, k)[1][:, -1:]
-        read, recall = 1, 0.0
+        read = 1
         while True:
-            self._read = read
-            recall = float(np.mean(self.search_many(queries, k)[1] >= least))
+            near = self._near(queries, k, read)
+            found = [self.exact.products(query, rows) for query, rows in zip(queries, near, strict=True)]
+            recall = float(np.mean((near >= 0) & (np.array(found) >= least)))
             if recall >= RECALL or 2 * read > self._lists.nlist:
                 return read, recall
             read *= 2

@@ -21,13 +21,19 @@ class IndexConfig(Section):
     exact_up_to: int = Field(
         32_768,
         ge=1,
-        description="Vectors that are searched exactly; more go into an approximate index (FAISS, the extra `large`).",
+        description="Items whose vectors are searched exactly; those of more go into an approximate index (FAISS, the "
+        "extra `large`).",
     )
 
 
-def build_index(vectors: Float32Array, config: IndexConfig) -> VectorIndex:
-    """vectors: float32 [n, d]. Exact where FAISS is not installed, which the log says."""
-    if len(vectors) > config.exact_up_to:
+def build_index(vectors: Float32Array, config: IndexConfig, n_items: int) -> VectorIndex:
+    """vectors: float32 [n, d]. n_items: how many these stand for, for equal vectors are kept once. Exact where FAISS is
+    not installed, which the log says.
+
+    In a large shop a scan of the vectors themselves is the lesser part of what it costs: they push what the rest of an
+    answer needs out of the processor's cache.
+    """
+    if n_items > config.exact_up_to:
         try:
             return ApproximateIndex.build(vectors)
         except MissingExtraError as error:

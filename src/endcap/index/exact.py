@@ -75,6 +75,10 @@ class ExactIndex:
     def at(self, vector: Float32Array, items: Int32Array) -> Float32Array:
         """float32 [len(items)]: inner products with the given rows."""
         self.check(vector, 1)
+        return self.products(vector, items)
+
+    def products(self, vector: Float32Array, items: Int32Array) -> Float32Array:
+        """`at`, of a query that was checked."""
         scores: Float32Array
         if 2 * len(items) > len(self):  # gathering most rows costs more than scoring all of them where they are
             scores = np.einsum("nd,d->n", self._vectors, vector)[items]
@@ -107,7 +111,7 @@ class ExactIndex:
         if k == 0:
             return np.empty(0, np.int32), np.empty(0, np.float32)
         finalists = np.flatnonzero(rough >= threshold(rough, k) - self._rounding(vector)).astype(np.int32)
-        scores = self.at(vector, finalists)
+        scores = self.products(vector, finalists)
         order = np.lexsort((finalists, -scores))[:k]
         return finalists[order], scores[order]
 

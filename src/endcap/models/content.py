@@ -50,6 +50,10 @@ class ContentSource:
         return self.kinds
 
     @property
+    def n_items(self) -> int:
+        return len(self.kind_of)
+
+    @property
     def vectors(self) -> Float32Array:
         """float32 [i, d]."""
         return self.kinds[self.kind_of]

@@ -79,6 +79,10 @@ class SequenceSource:
         """float32 [n_items, d]: what the index is of."""
         return self.item_vectors
 
+    @property
+    def n_items(self) -> int:
+        return len(self.item_vectors)
+
     def weigh(self, context: Context) -> SequenceEvidence:
         return self.weigh_many([context])[0]
 
