@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,12 @@ import torch
 
 from endcap.core.errors import ArtifactError, ServiceError
 from endcap.core.types import Context, EventType, Float32Array, Int32Array, Placement
+from endcap.features.ids import Vocabulary
+from endcap.features.sequences import Histories, History
 from endcap.models.config import SequenceConfig
 from endcap.models.export import export_tower
 from endcap.models.sequence import SequenceModel, UserTower
+from endcap.models.sequence_read import KEYS, VECTORS
 from endcap.models.sequence_source import SequenceSource
 
 N_ITEMS, MAX_LEN = 30, 6
@@ -147,3 +151,62 @@ def test_saved_and_loaded_again(source: SequenceSource, tmp_path: Path) -> None:
 def test_serving_imports_no_torch() -> None:
     code = "import sys, endcap.models.sequence_source; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestReadShoppers:
+    """Three shoppers: one with more acts than are read, one with nothing to read, one with two."""
+
+    HISTORIES = ([5, 9, 2, 6, 5, 3, 29, 0, 8], [4], [1, 2])
+    KINDS = (EventType.VIEW, EventType.REMOVE_FROM_CART, EventType.PURCHASE)
+
+    @pytest.fixture
+    def told(self, source: SequenceSource, exported: Path, tmp_path: Path, monkeypatch) -> SequenceSource:
+        sizes = [len(history) for history in self.HISTORIES]
+        items = np.concatenate(self.HISTORIES).astype(np.int32)
+        kinds = np.repeat([kind.code for kind in self.KINDS], sizes).astype(np.int8)
+        times = np.arange(len(items))
+        events = History(items, kinds, times, times.astype(np.uint64))
+        source.save(tmp_path)
+        source.read(Histories(Vocabulary(["a", "b", "c"]), np.cumsum([0, *sizes]), events)).save(tmp_path)
+        return SequenceSource.load(tmp_path, Exhaustive)
+
+    @pytest.fixture
+    def contexts(self) -> list[Context]:
+        kinds = ([kind] * len(history) for kind, history in zip(self.KINDS, self.HISTORIES, strict=True))
+        pairs = zip(self.HISTORIES, kinds, strict=True)
+        return [replace(_context(*pair), row=row) for row, pair in enumerate(pairs)]
+
+    def test_the_vectors_are_the_towers_own(self, source: SequenceSource, told: SequenceSource, contexts) -> None:
+        for one, context in zip(told.weigh_many(contexts), contexts, strict=True):
+            expected = source.weigh(context).vector
+            assert (one.vector is None) == (expected is None) == (context.row == 1)
+            if expected is not None:
+                np.testing.assert_allclose(one.vector, expected, atol=1e-6)
+
+    def test_the_tower_is_asked_for_who_did_something_since(self, source, told, contexts, monkeypatch) -> None:
+        asked: list[list[int]] = []
+
+        def reads(items):
+            asked.extend(row[row >= 0].tolist() for row in items)
+            return SequenceSource._tower_reads(told, items)
+
+        monkeypatch.setattr(told, "_tower_reads", reads)
+        told.weigh_many(contexts)
+        assert asked == []
+        later = replace(_context([1, 2, 7], [EventType.PURCHASE] * 3), row=2)
+        another = replace(_context([2, 1], [EventType.PURCHASE] * 2), row=2)
+        stranger = replace(_context([1, 2]), row=-1)
+        found = told.weigh_many([contexts[0], later, another, stranger])
+        assert sorted(asked) == [[1, 2], [1, 2, 7], [2, 1]]
+        for one, context in zip(found, [contexts[0], later, another, stranger], strict=True):
+            np.testing.assert_allclose(one.vector, source.weigh(context).vector, atol=1e-6)
+
+    def test_vectors_of_another_model_are_refused(self, told: SequenceSource, tmp_path: Path) -> None:
+        np.save(tmp_path / VECTORS, np.zeros((3, 4), np.float32))
+        with pytest.raises(ArtifactError, match="not this model's"):
+            SequenceSource.load(tmp_path, Exhaustive)
+        (tmp_path / VECTORS).write_bytes(b"half a file")
+        with pytest.raises(ArtifactError, match="cannot be read"):
+            SequenceSource.load(tmp_path, Exhaustive)
+        (tmp_path / KEYS).unlink()
+        assert SequenceSource.load(tmp_path, Exhaustive).weigh(_context([1])).vector is not None

@@ -130,7 +130,7 @@ def write_release(
         fitted.table.save(folder / "items.parquet")
         fitted.stats.save(folder / "stats")
         histories.save(folder / "histories")
-        save_sources(fitted.sources, folder / "sources", config.index)
+        save_sources(fitted.sources, folder / "sources", config.index, histories)
         fusion.save(folder / "ranker")
         if content is not None:
             (folder / "content").mkdir()

@@ -123,9 +123,9 @@ def _alike(content: Float32Array | None, config: Config) -> sparse.csr_array | N
     return alike(reduce(content, config.train.content_dim), config.transitions.alike, ExactIndex)
 
 
-def save_sources(sources: Sequence[CandidateSource], folder: Path, config: IndexConfig) -> None:
+def save_sources(sources: Sequence[CandidateSource], folder: Path, config: IndexConfig, histories: Histories) -> None:
     """One folder a source, and `sources.json`, which keeps their order and kinds. Those that search many vectors get an
-    index, made here once: training asks the exact one."""
+    index, made here once: training asks the exact one. histories: of the release, which the sequence model reads."""
     entries = []
     for source in sources:
         part = folder / source.name
@@ -133,6 +133,8 @@ def save_sources(sources: Sequence[CandidateSource], folder: Path, config: Index
         source.save(part)
         if isinstance(source, ContentSource | SequenceSource):
             save_index(build_index(source.searched, config, source.n_items), part / INDEX)
+        if isinstance(source, SequenceSource):
+            source.read(histories).save(part)
         entries.append(_Entry(type(source).__name__, source.name))
     (folder / "sources.json").write_bytes(msgspec.json.encode(entries))
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from endcap.core.types import Int32Array
 
 Scores = NDArray[np.number]
+Number = TypeVar("Number", bound=np.integer)
 
 STRANDS, LEAST_ROWS = 8, 3
 SEVERAL = 4
 
 
-def distinct(items: Int32Array) -> Int32Array:
+def distinct(items: NDArray[Number]) -> NDArray[Number]:
     """`np.unique`, several times as fast for the few thousand items of one answer."""
     ordered = np.sort(items)
     first = np.empty(len(ordered), np.bool_)

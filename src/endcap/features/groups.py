@@ -32,10 +32,14 @@ def gather(codes: NDArray[Code], ts_ms: Int64Array, baskets: NDArray[np.uint64])
         return Groups(codes, np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))
     order = codes.argsort(kind="stable")
     codes, baskets = codes[order], baskets[order]
-    new_code = np.concatenate([[True], codes[1:] != codes[:-1]])
-    new_basket = np.concatenate([[True], baskets[1:] != baskets[:-1]]) | new_code
+    new_code, new_basket = np.empty((2, len(codes)), np.bool_)
+    new_code[0] = new_basket[0] = True
+    np.not_equal(codes[1:], codes[:-1], out=new_code[1:])
+    np.not_equal(baskets[1:], baskets[:-1], out=new_basket[1:])
+    new_basket |= new_code
     starts = new_code.nonzero()[0]
-    ends = np.append(starts[1:], len(codes)) - 1
+    ends = np.empty_like(starts)
+    ends[:-1], ends[-1] = starts[1:] - 1, len(codes) - 1
     runs = new_basket.cumsum(dtype=np.int32)
     return Groups(codes[starts], runs[ends] - runs[starts] + 1, ts_ms[order[starts]], ts_ms[order[ends]])
 
@@ -46,5 +50,5 @@ def find(codes: NDArray[Code], wanted: NDArray[Code]) -> NDArray[np.int64]:
     if not len(codes):
         return np.zeros(wanted.shape, np.int64)
     rows = codes.searchsorted(wanted)
-    there = codes[np.minimum(rows, len(codes) - 1)] == wanted
-    return np.where(there, rows, len(codes))
+    rows[codes.take(rows, mode="clip") != wanted] = len(codes)
+    return rows

@@ -51,7 +51,7 @@ def own_features(shoppers: Shoppers, candidates: Lists, usual_gap_days: Float32A
     bought = shoppers.bought.keys()
     rows = find(bought, candidates.keys())
     matrix = _table(shoppers, bought)[rows]
-    there = np.flatnonzero(rows < len(bought))
+    there = (rows < len(bought)).nonzero()[0]
     seen = matrix[there, N] - 1
     gap = matrix[there, GAP]
     gap[np.isnan(gap)] = 0

@@ -139,7 +139,7 @@ class ApproximateIndex:
             recall = float(np.mean((near >= 0) & (np.array(found) >= least)))
             if recall >= RECALL or 2 * read > self._lists.nlist:
                 return read, recall
-            read *= 2
+            read += 1 + read // 4
 
     def _queries(self, seed: int) -> Float32Array:
         """float32 [q, d]: rows, and means of a few as a taste is."""

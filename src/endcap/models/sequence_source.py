@@ -16,13 +16,16 @@ import numpy as np
 from endcap.core.artifacts import replace_atomically
 from endcap.core.errors import ArtifactError
 from endcap.core.protocols import VectorIndex
-from endcap.core.types import Context, EventType, Float32Array, Int32Array, Reason
+from endcap.core.types import Context, EventType, Float32Array, Int32Array, Int64Array, Reason
+from endcap.features.sequences import Histories
 from endcap.models.evidence import Together
+from endcap.models.sequence_read import KEYS, VECTORS, ReadShoppers
 from endcap.models.session import open_session
 from endcap.models.windows import PADDING
 
 IndexFactory = Callable[[Float32Array], VectorIndex]
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
+OURS = (TOWER, ITEM_VECTORS, SETTINGS, VECTORS, KEYS)
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 READ_AT_ONCE = 16
 FOLLOWED_KINDS = np.array([kind in FOLLOWED for kind in EventType], np.bool_)  # by code
@@ -51,9 +54,11 @@ class SequenceSource:
         index: VectorIndex,
         settings: Settings,
         beside: Mapping[str, bytes] | None = None,
+        read: ReadShoppers | None = None,
     ) -> None:
-        """index: over the rows of item_vectors, float32 [n_items, d]. beside: files that `save` writes too, by name."""
-        self.item_vectors, self.settings, self._beside = item_vectors, settings, beside or {}
+        """index: over the rows of item_vectors, float32 [n_items, d]. beside: files that `save` writes too, by name.
+        read: what the tower made of shoppers before."""
+        self.item_vectors, self.settings, self._beside, self._read = item_vectors, settings, beside or {}, read
         self._tower, self._index, self._session = tower, index, open_session(tower)
         self._mean_item: Float32Array = item_vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
 
@@ -72,7 +77,8 @@ class SequenceSource:
                 next_step="Train again, or `endcap rollback` to an earlier release.",
             ) from error
         beside = _beside(folder) if with_weights else {}
-        return cls(tower, item_vectors, index_factory(item_vectors), settings, beside)
+        read = ReadShoppers.load(folder, item_vectors.shape[1])
+        return cls(tower, item_vectors, index_factory(item_vectors), settings, beside, read)
 
     @property
     def searched(self) -> Float32Array:
@@ -87,23 +93,39 @@ class SequenceSource:
         return self.weigh_many([context])[0]
 
     def weigh_many(self, contexts: Sequence[Context]) -> list[SequenceEvidence]:
-        """The tower reads contexts of about equal length together."""
+        """The tower reads contexts of about equal length together, but for those of which it was told before."""
         histories = [followed_items(context, self.settings.max_len) for context in contexts]
         found = [SequenceEvidence(self._index, None, 0.0)] * len(contexts)
-        rows = sorted(
-            (row for row, history in enumerate(histories) if len(history)), key=lambda row: len(histories[row])
-        )
+        rows = [row for row, history in enumerate(histories) if len(history)]
         vectors = np.empty((len(rows), self.item_vectors.shape[1]), np.float32)
-        for start in range(0, len(rows), READ_AT_ONCE):
-            part = rows[start : start + READ_AT_ONCE]
-            items = np.full((len(part), len(histories[part[-1]])), PADDING, dtype=np.int64)
-            for place, row in enumerate(part):
-                items[place, : len(histories[row])] = histories[row]
-            vectors[start : start + len(part)] = self._session.run(None, {"items": items})[0]
+        unread = []
+        for place, row in enumerate(rows):
+            before = None if self._read is None else self._read.vector(contexts[row].row, histories[row])
+            if before is None:
+                unread.append(place)
+            else:
+                vectors[place] = before
+        unread.sort(key=lambda place: len(histories[rows[place]]))
+        for start in range(0, len(unread), READ_AT_ONCE):
+            part = unread[start : start + READ_AT_ONCE]
+            items = np.full((len(part), len(histories[rows[part[-1]]])), PADDING, dtype=np.int64)
+            for line, place in zip(items, part, strict=True):
+                line[: len(histories[rows[place]])] = histories[rows[place]]
+            vectors[part] = self._tower_reads(items)
         together = Together(self._index, vectors)
         for place, (row, vector, baseline) in enumerate(zip(rows, vectors, vectors @ self._mean_item, strict=True)):
             found[row] = SequenceEvidence(self._index, vector, float(baseline), together, place)
         return found
+
+    def read(self, histories: Histories) -> ReadShoppers:
+        """What the tower makes of every shopper, to be kept beside it."""
+        width, max_len = self.item_vectors.shape[1], self.settings.max_len
+        return ReadShoppers.of(self._tower_reads, width, histories, FOLLOWED_KINDS, max_len)
+
+    def _tower_reads(self, items: Int64Array) -> Float32Array:
+        """float32 [n, d] of items int64 [n, length], padded behind."""
+        vectors: Float32Array = self._session.run(None, {"items": items})[0]
+        return vectors
 
     def explain(self, context: Context, item: int) -> Reason | None:
         return Reason(self.name, "next_for_you") if len(followed_items(context, 1)) else None
@@ -150,7 +172,7 @@ def followed_items(context: Context, max_len: int) -> Int32Array:
 def _beside(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     named = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: path.read_bytes() for name, path in named.items() if name not in (TOWER, ITEM_VECTORS, SETTINGS)}
+    return {name: path.read_bytes() for name, path in named.items() if name not in OURS}
 
 
 def encode_settings(settings: Settings) -> bytes:

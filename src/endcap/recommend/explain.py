@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,17 +84,19 @@ class Explainer:
     def reasons(self, candidates: Candidates, rows: Sequence[int], context: Context) -> list[Reason]:
         """For each row the reason of the source that ranked the candidate best; what is popular with everybody speaks
         last."""
-        ranks, scores = candidates.ranks[rows], candidates.scores[rows]
-        loudness = np.argsort(ranks + self._everybody * np.float32(candidates.per_source + 1), axis=1, kind="stable")
-        items = candidates.items[rows].tolist()
+        chosen = np.array(rows, np.int64)
+        ranks, scores = candidates.ranks[chosen], candidates.scores[chosen]
+        loudness = (ranks + self._everybody * np.float32(candidates.per_source + 1)).argsort(axis=1, kind="stable")
         return [
-            self._reason(item, [column for column in columns if said[column] > 0], context)
-            for item, columns, said in zip(items, loudness.tolist(), scores.tolist(), strict=True)
+            self._reason(item, columns, said, context)
+            for item, columns, said in zip(
+                candidates.items[chosen].tolist(), loudness.tolist(), scores.tolist(), strict=True
+            )
         ]
 
-    def _reason(self, item: int, columns: list[int], context: Context) -> Reason:
+    def _reason(self, item: int, columns: list[int], said: list[float], context: Context) -> Reason:
         for column in columns:
-            reason = self._ask(self._sources[column], context, item)
+            reason = self._ask(self._sources[column], context, item) if said[column] > 0 else None
             if reason is not None:
                 return reason
         return Reason("popular", "popular")
@@ -116,6 +119,7 @@ class Explainer:
         return _template(code, locale)
 
 
+@lru_cache(maxsize=1024)
 def _template(code: str, locale: str) -> str:
     texts = TEMPLATES.get(locale.partition("-")[0], TEMPLATES["en"])
     return texts.get(code, texts["popular"])

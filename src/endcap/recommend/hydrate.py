@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from endcap.core.ranking import distinct
 from endcap.core.types import Candidates, Context, Float32Array, Int32Array, Int64Array, Placement
 from endcap.features.batch import SPAN, Lists, Shoppers, keyed
 from endcap.features.groups import Groups, find, gather
@@ -28,6 +29,8 @@ DAY_MS = 86_400_000
 PLACEMENTS = {place: code for code, place in enumerate(Placement)}
 LEVELS = ("leaf", "middle", "top", "brand", "line")
 LEAF = LEVELS.index("leaf")
+LEVEL_ROWS = np.arange(len(LEVELS))[:, None]
+OWN_N = OWN.index("own_n")
 LOOKED_AT = ("leaf", "brand")
 GROUP = ("n", "share", "days_since", "days_first", "due")
 SHARE = GROUP.index("share")
@@ -139,22 +142,24 @@ class Hydrator:
         yield candidates.scores
         yield candidates.ranks
         yield shares(candidates)
-        yield np.count_nonzero(candidates.ranks < candidates.per_source, axis=1)[:, None]
+        yield (candidates.ranks < candidates.per_source).sum(axis=1, dtype=np.float32)[:, None]
         yield own
         groups = self._groups(shoppers)
         found = find(groups.codes, codes)
         in_groups = self._group_table(groups, shoppers)[found.T]
         in_groups[(shoppers.n_orders == 0)[rows], :, SHARE] = np.nan  # no orders, no shares of them
         yield in_groups.reshape(len(items), len(LEVELS) * len(GROUP))
-        leaf_n = np.append(groups.n, 0)[found[LEAF]]
-        yield (own[:, OWN.index("own_n")] / np.maximum(leaf_n, 1))[:, None]
+        leaf_n = np.ones(len(groups.n) + 1, np.int32)  # 1 in place of "never", which is only divided by
+        leaf_n[:-1] = groups.n
+        yield (own[:, OWN_N] / leaf_n[found[LEAF]])[:, None]
         yield self._variety(groups, shoppers.bought)[found[LEAF]][:, None]
         yield self._matches(shoppers.cart, codes, LEVELS)
         yield self._matches(shoppers.session, codes, LOOKED_AT)
         yield self._items[items]
         yield (self._log_price[items] - self._mean_log_price(shoppers)[rows])[:, None]
         yield _totals(shoppers)[rows]
-        yield np.column_stack([shoppers.cart.sizes, [PLACEMENTS[context.placement] for context in contexts]])[rows]
+        yield shoppers.cart.sizes[rows, None]
+        yield np.array([PLACEMENTS[context.placement] for context in contexts])[rows, None]
         yield self._taste(contexts)[rows]
 
     def _taste(self, contexts: Sequence[Context]) -> Float32Array:
@@ -169,8 +174,7 @@ class Hydrator:
 
     def _keys(self, lists: Lists) -> Int64Array:
         """int64 [l, k]: the level, the context and the item's code as one number, in the order of these three."""
-        q = len(lists.sizes)
-        return keyed(lists.rows + q * np.arange(len(LEVELS))[:, None], self._codes[:, lists.items])
+        return keyed(lists.rows + len(lists.sizes) * LEVEL_ROWS, self._codes.take(lists.items, axis=1))
 
     def _groups(self, shoppers: Shoppers) -> Groups[np.int64]:
         """Purchases by context, level and code. UNKNOWN counts as a code of its own."""
@@ -206,13 +210,14 @@ class Hydrator:
             return np.zeros((codes.shape[1], len(levels)), np.int64)
         columns = [LEVELS.index(level) for level in levels]
         own = self._keys(held)[columns]
-        distinct, counts = np.unique(own[own % SPAN != 0], return_counts=True)
-        return np.append(counts, 0)[find(distinct, codes[columns]).T]
+        own = own[own % SPAN != 0]
+        keys = distinct(own)
+        return np.bincount(find(keys, own), minlength=len(keys) + 1)[find(keys, codes[columns]).T]
 
     def _mean_log_price(self, shoppers: Shoppers) -> Float32Array:
         """float32 [q]: over the purchases with a known price; NaN where there is none."""
         prices = self._log_price[shoppers.purchases.items]
-        known = np.flatnonzero(~np.isnan(prices))
+        known = (~np.isnan(prices)).nonzero()[0]
         rows, q = shoppers.purchases.rows[known], len(shoppers.now_ms)
         n = np.bincount(rows, minlength=q)
         summed = np.zeros(len(known) + q, np.float32)  # a zero goes before each context's prices, so that none is empty

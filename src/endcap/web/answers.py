@@ -30,6 +30,7 @@ from endcap.core.types import Query, Slate
 
 AT_ONCE = 2
 TOGETHER = 8  # queries that are answered in one go, at most
+REJOINING = 0.1  # share of a turn's time that those it answered may take to ask again, to be answered together again
 QUICK_S = 0.01  # what an answer usually takes at most, where it may be made on the event loop
 FORGETTING = 0.1  # share of a quicker answer in what one is taken to need; a slower one counts whole
 SLOW_S = 0.05  # a turn that takes longer may wait for a disk or a server: the next need not wait for it
@@ -58,13 +59,16 @@ class _Waiting:
 class Queries:
     """Queries that come while others are being answered are answered together, for less than one after the other.
 
-    One turn at a time, as turns share a core; a second beside one that is slow. For one event loop.
+    One turn at a time, as turns share a core; a second beside one that is slow. After a turn of several the next begins
+    when as many wait as may be expected, or a moment later: those who were just answered often ask again at once, and
+    without that moment two halves would take turns, each half as large. For one event loop.
     """
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
         self._waiting: deque[_Waiting] = deque()
         self._turns, self._began_s = 0, 0.0
+        self._expected, self._held_until_s = 0, 0.0
         self._needed_s: WeakKeyDictionary[Shop, float] = WeakKeyDictionary()  # by answers of late, made alone
 
     async def answer(self, shop: Shop, query: Query) -> bytes:
@@ -77,6 +81,8 @@ class Queries:
 
     def _take_turns(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = loop.time()
+        if len(self._waiting) < self._expected and now_s < self._held_until_s:
+            return
         if len(self._waiting) == 1 and self._turns == 0 and self._answers_here(self._waiting[0]):
             self._waiting.popleft()
         while self._waiting and (self._turns == 0 or (self._turns < AT_ONCE and now_s - self._began_s > SLOW_S)):
@@ -127,6 +133,11 @@ class Queries:
             self._learn(turn[0].shop, found[0], loop.time() - began_s)
         for waiting, one in zip(turn, found, strict=True):
             _tell(waiting, one)
+        if len(turn) > 1:
+            hold_s = REJOINING * min(loop.time() - began_s, SLOW_S)
+            self._expected = min(TOGETHER, len(self._waiting) + len(turn))
+            self._held_until_s = loop.time() + hold_s
+            loop.call_later(hold_s, self._take_turns, loop)
         self._take_turns(loop)
 
 
