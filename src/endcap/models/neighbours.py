@@ -27,7 +27,7 @@ PURCHASE = EventType.PURCHASE.code
 REMOVE = EventType.REMOVE_FROM_CART.code
 Look = tuple[Int32Array, Float32Array]
 Gaze = Callable[[Context], Look]
-KEPT = 128  # looks that several sources share: as many as contexts are asked about together, and some
+KEPT = 128  # looks that sources share, and reasons after them: as many as contexts are asked about together, and some
 EXPLAINED_BY = 20
 PARTS = ("starts", "columns", "values", "reached")
 
@@ -48,6 +48,7 @@ def last(context: Context) -> Look:
     return items[-1:], np.ones(min(1, len(items)), np.float32)
 
 
+@lru_cache(maxsize=KEPT)
 def bought(context: Context) -> Look:
     """What was bought, weighted by the log of how often and halved every 60 days since the last time; the 100 items of
     the most weight."""
@@ -65,6 +66,7 @@ def cart(context: Context) -> Look:
     return items, np.ones(len(items), np.float32)
 
 
+@lru_cache(maxsize=KEPT)
 def everything(context: Context) -> Look:
     """Each distinct item of the last 400 acts, in the cart or looked at, at weight 1."""
     items = np.concatenate([context.items[context.kinds != REMOVE][-400:], context.cart])

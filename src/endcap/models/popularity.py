@@ -68,6 +68,7 @@ class CategoryPopularity:
 
     def weigh(self, context: Context) -> Evidence:
         interest = self._interest(context)
+        self._last = (context, interest)  # reasons are often asked for next
         return SILENCE if interest is None else _Favourites(self, interest)
 
     def best(self, leaf: int, k: int) -> Int32Array:
@@ -119,7 +120,7 @@ class _Favourites:
         self._source, self._interest = source, interest
 
     def top(self, k: int) -> tuple[Int32Array, Float32Array]:
-        leaves = np.flatnonzero(self._interest).tolist()
+        leaves = self._interest.nonzero()[0].tolist()
         items = np.concatenate([np.empty(0, np.int32), *(self._source.best(leaf, k) for leaf in leaves)])
         items.sort()
         scores = self.at(items)

@@ -56,12 +56,12 @@ def gather(evidence: Sequence[Evidence], per_source: int, allowed: Allowed) -> C
             proposals[place] = _further_down(entry, per_source, asked, allowed)
     items, places = _united(proposals)
     scores = np.empty((len(items), len(evidence)), np.float32)
-    ranks = np.full((len(items), len(evidence)), per_source, np.float32)
-    start = 0
-    for column, (entry, proposed) in enumerate(zip(evidence, proposals, strict=True)):
+    for column, entry in enumerate(evidence):
         scores[:, column] = entry.at(items)
-        ranks[places[start : start + len(proposed)], column] = np.arange(len(proposed), dtype=np.float32)
-        start += len(proposed)
+    ranks = np.full((len(items), len(evidence)), per_source, np.float32)
+    sizes = np.array(list(map(len, proposals)))
+    columns = np.arange(len(evidence)).repeat(sizes)
+    ranks[places, columns] = np.arange(len(places)) - (sizes.cumsum() - sizes)[columns]
     return Candidates.of(items, scores, ranks, per_source)
 
 

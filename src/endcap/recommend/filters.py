@@ -18,6 +18,8 @@ from endcap.features.items import HIGHEST, ItemTable
 
 HIDE_BOUGHT = frozenset({Placement.DISCOVERY})
 PURCHASE = EventType.PURCHASE.code
+_TRUE = np.ones(8192, np.bool_)
+_TRUE.flags.writeable = False
 
 
 class Eligible:
@@ -54,7 +56,7 @@ class NotBought:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         hide = query.placement in HIDE_BOUGHT if query.hide_bought is None else query.hide_bought
-        return ~among(items, context.bought) if hide else np.ones(len(items), np.bool_)
+        return ~among(items, context.bought) if hide else _all(items)
 
 
 class InCategories:
@@ -70,7 +72,7 @@ class InCategories:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.categories:
-            return np.ones(len(items), np.bool_)
+            return _all(items)
         wanted = [self._members[name] for name in dict.fromkeys(query.categories) if name in self._members]
         inside = np.isin(items, np.concatenate([np.empty(0, np.int32), *wanted]), kind="table")
         if self._table.changed:
@@ -90,7 +92,7 @@ class OfBrands:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.brands:
-            return np.ones(len(items), np.bool_)
+            return _all(items)
         codes = [self._table.brand_code(name) for name in dict.fromkeys(query.brands)]
         wanted: NDArray[np.bool_] = np.isin(self._table.brand[items], [code for code in codes if code != UNKNOWN])
         return wanted
@@ -106,7 +108,7 @@ class WithAttributes:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if not query.attributes:
-            return np.ones(len(items), np.bool_)
+            return _all(items)
         wanted = set(query.attributes)
         had = self._table.attributes_of(items)
         return np.fromiter((wanted <= set(pairs.items()) for pairs in had), np.bool_, len(items))
@@ -121,6 +123,8 @@ class InPriceRange:
         self._table = table
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if query.min_price is None and query.max_price is None:
+            return _all(items)
         mask = np.ones(len(items), np.bool_)
         if query.min_price is not None:
             mask &= self._table.price[items] >= min(query.min_price, HIGHEST)
@@ -139,7 +143,7 @@ class NotShown:
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
         if query.after is None:
-            return np.ones(len(items), np.bool_)
+            return _all(items)
         ids = self._ids.ids
         hashes = item_hashes(ids[item] if item < len(ids) else "" for item in items.tolist())  # "": a row still blank
         return ~np.isin(hashes, _shown(query.after))
@@ -149,6 +153,11 @@ class NotShown:
 def _shown(recommendation_id: str) -> Hashes:
     told = parse(recommendation_id)
     return NONE_SHOWN if told is None else told.shown
+
+
+def _all(items: Int32Array) -> NDArray[np.bool_]:
+    """bool [n], True; not to be written to."""
+    return _TRUE[: len(items)] if len(items) <= len(_TRUE) else np.ones(len(items), np.bool_)
 
 
 def every(filters: Sequence[Filter], query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
