@@ -26,6 +26,8 @@ def checked(query: Query) -> Query:
         step = f"One of {', '.join(Placement)}." if field == "placement" else "The fields are those of endcap.Query."
         raise CallerError(f"{what}.", where=field, next_step=step) from error
     _check_limits(query)
+    if not query.session_events and "_" not in query.locale:
+        return query
     acts = tuple(typed_event(act, f"session_events[{place}]") for place, act in enumerate(query.session_events))
     return replace(query, session_events=acts, locale=query.locale.replace("_", "-"))
 

@@ -81,7 +81,7 @@ def context(
     cart: given by the request; None means what the history's cart events leave in it.
     """
     kept = history.kept(MAX_EVENTS)
-    purchases = np.flatnonzero(kept.kinds == PURCHASE)
+    purchases = (kept.kinds == PURCHASE).nonzero()[0]
     bought = gather(kept.items[purchases], kept.ts_ms[purchases], kept.baskets[purchases])
     since_order = int(purchases[-1]) + 1 if len(purchases) else 0
     return Context(

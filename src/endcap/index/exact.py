@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from endcap.core.errors import ArtifactError, CallerError
-from endcap.core.ranking import threshold
+from endcap.core.ranking import length, threshold
 from endcap.core.types import Float32Array, Int32Array
 
 SCORES_AT_ONCE = 8_000_000
 ROWS_AT_ONCE = 65_536
+EPS = float(np.finfo(np.float32).eps)
 
 
 class ExactIndex:
@@ -110,7 +111,7 @@ class ExactIndex:
         k = max(0, min(k, len(rough)))
         if k == 0:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        finalists = np.flatnonzero(rough >= threshold(rough, k) - self._rounding(vector)).astype(np.int32)
+        finalists = (rough >= threshold(rough, k) - self._rounding(vector)).nonzero()[0].astype(np.int32)
         scores = self.products(vector, finalists)
         order = np.lexsort((finalists, -scores))[:k]
         return finalists[order], scores[order]
@@ -122,7 +123,7 @@ class ExactIndex:
         two rows, scored two ways.
         """
         terms = int(self._vectors.shape[1])
-        return 4 * terms * float(np.finfo(np.float32).eps) * self._longest * float(np.linalg.norm(vector))
+        return 4 * terms * EPS * self._longest * length(vector)
 
     def check(self, vector: Float32Array, ndim: int) -> None:
         """CallerError for a query of another type or width, or that is not finite."""

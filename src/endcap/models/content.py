@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from endcap.core.protocols import VectorIndex
+from endcap.core.ranking import length
 from endcap.core.runs import places_of
 from endcap.core.types import Context, Evidence, Float32Array, Int32Array, Reason
 from endcap.models.evidence import SILENCE, Together
@@ -66,7 +67,7 @@ class ContentSource:
         for row, context in enumerate(contexts):
             items, weights = recent(context)
             taste = weights @ self.kinds[self.kind_of[items]]
-            tastes[row] = taste / max(float(np.linalg.norm(taste)), 1e-9)
+            tastes[row] = taste / max(length(taste), 1e-9)
         known = np.flatnonzero(tastes.any(axis=1)).tolist()
         together = Together(self.index, tastes[known])
         found: list[Evidence] = [SILENCE] * len(contexts)

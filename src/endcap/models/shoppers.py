@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from endcap.core.ranking import best_positions
+from endcap.core.ranking import best_positions, length
 from endcap.core.runs import places_of
 from endcap.core.section import Section
 from endcap.core.types import Context, EventType, Evidence, Float32Array, Int32Array, Reason
@@ -99,7 +99,7 @@ class SimilarShoppers:
         weights = (np.log1p(often) * self._rarity[distinct]).astype(np.float32)
         strongest = np.sort(best_positions(weights, LOOKED_AT))
         distinct, weights = distinct[strongest], weights[strongest]
-        return distinct, (weights / max(float(np.linalg.norm(weights)), 1e-9)).astype(np.float32)
+        return distinct, (weights / max(length(weights), 1e-9)).astype(np.float32)
 
 
 def fit_shoppers(histories: Histories, n_items: int, until_ms: int, config: ShopperConfig) -> SimilarShoppers:

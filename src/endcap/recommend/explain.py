@@ -10,7 +10,7 @@ import numpy as np
 
 from endcap.core.faults import origin
 from endcap.core.protocols import CandidateSource
-from endcap.core.types import Candidates, Context, Reason
+from endcap.core.types import Candidates, Context, Int64Array, Reason
 
 LOG = logging.getLogger(__name__)
 EVERYBODY = frozenset({"popular", "trending", "newcomers"})
@@ -81,16 +81,15 @@ class Explainer:
         self._sources, self._title, self._category = sources, title, category
         self._everybody = np.array([source.name in EVERYBODY for source in sources], np.bool_)
 
-    def reasons(self, candidates: Candidates, rows: Sequence[int], context: Context) -> list[Reason]:
+    def reasons(self, candidates: Candidates, rows: Int64Array, context: Context) -> list[Reason]:
         """For each row the reason of the source that ranked the candidate best; what is popular with everybody speaks
-        last."""
-        chosen = np.array(rows, np.int64)
-        ranks, scores = candidates.ranks[chosen], candidates.scores[chosen]
+        last. rows: int64 [k]."""
+        ranks, scores = candidates.ranks[rows], candidates.scores[rows]
         loudness = (ranks + self._everybody * np.float32(candidates.per_source + 1)).argsort(axis=1, kind="stable")
         return [
             self._reason(item, columns, said, context)
             for item, columns, said in zip(
-                candidates.items[chosen].tolist(), loudness.tolist(), scores.tolist(), strict=True
+                candidates.items[rows].tolist(), loudness.tolist(), scores.tolist(), strict=True
             )
         ]
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate, pairwise
 from time import perf_counter
 
 import numpy as np
@@ -20,6 +21,7 @@ from endcap.core.types import (
     Evidence,
     Float32Array,
     Int32Array,
+    Int64Array,
     Query,
     Recommendation,
 )
@@ -123,7 +125,8 @@ class Pipeline:
         found = self.candidates(asked, said, degraded, stages)
         stages.done("candidates")
         scores = self._scores(joined(found), contexts, degraded, stages)
-        parts = np.split(scores, np.cumsum([len(one.items) for one in found])[:-1])
+        ends = list(accumulate((len(one.items) for one in found), initial=0))
+        parts = [scores[start:end] for start, end in pairwise(ends)]
         ranked = [_sorted(one, part, degraded) for one, part in zip(found, parts, strict=True)]
         return self._looked_at(ranked, contexts, degraded, stages)
 
@@ -139,8 +142,9 @@ class Pipeline:
             chosen = np.empty(0, np.int32)
             for selector in self.selectors:
                 chosen = selector.select(query, ranked.items, chosen)
-            place_of = {item: place for place, item in enumerate(ranked.items.tolist())}
-            slate = self._recommendations(query, context, ranked, [place_of[item] for item in chosen.tolist()])
+            by_item = ranked.items.argsort()
+            places = by_item[ranked.items.searchsorted(chosen, sorter=by_item)]
+            slate = self._recommendations(query, context, ranked, places)
             slate += self._filling(query, context, ranked, query.n - len(slate))
             found.append((tuple(slate), tuple(ranked.degraded)))
         stages.done("selection")
@@ -212,9 +216,10 @@ class Pipeline:
         return found
 
     def _recommendations(
-        self, query: Query, context: Context, ranked: Ranked, places: list[int]
+        self, query: Query, context: Context, ranked: Ranked, places: Int64Array
     ) -> list[Recommendation]:
-        reasons = self._explainer.reasons(ranked.candidates, ranked.rows[places].tolist(), context)
+        """places: int64 [k], among the ranked."""
+        reasons = self._explainer.reasons(ranked.candidates, ranked.rows[places], context)
         return [
             self.shown(item, score, reason.source, self._explainer.sentence(reason, item, query.locale))
             for item, score, reason in zip(
