@@ -43,6 +43,8 @@ class NotExcluded:
         self._table = table
 
     def allowed(self, query: Query, context: Context, items: Int32Array) -> NDArray[np.bool_]:
+        if not query.exclude and not len(context.cart) and context.anchor < 0:
+            return _all(items)
         refused = np.concatenate([self._table.ids.positions(query.exclude), context.cart])
         if context.anchor >= 0:
             refused = np.append(refused, np.int32(context.anchor))
