@@ -225,7 +225,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """The union of the sources' proposals, for several contexts end to end. items: int32 [n], distinct within a
+    """The union of the sources' proposals, for several contexts end to end. items: int32 [n], ascending within a
     context. scores, ranks: float32 [n, sources]; ranks are 0 for a source's best and `per_source` for what it did not
     propose. sizes: int64 [q], how many candidates each context has. best: float32 [q, sources], the highest score a
     source gives to any candidate of the context."""

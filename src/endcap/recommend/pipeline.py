@@ -256,7 +256,7 @@ def _is_known(context: Context) -> bool:
 
 
 def _sorted(candidates: Candidates, scores: Float32Array, degraded: Mapping[str, Exception]) -> Ranked:
-    rows = np.lexsort((candidates.items, -scores))
+    rows = (-scores).argsort(kind="stable")  # equal ones stay in the order of the items
     return Ranked(candidates, candidates.items[rows], scores[rows], rows, degraded)
 
 
