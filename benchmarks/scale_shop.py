@@ -33,7 +33,7 @@ from benchmarks.scale_data import Size, made
 from endcap import Shop
 from endcap.data.datasets import amazon_folder
 
-FORMAT = 5  # counted up when what is made changes, or what a release of it holds
+FORMAT = 6  # counted up when what is made changes, or what a release of it holds
 SIZES = {
     "mini": Size(items=2_000, users=1_500, events=18_000, qualifiers=1),
     "12k": Size(items=12_000, users=22_000, events=200_000, qualifiers=1),

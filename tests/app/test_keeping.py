@@ -145,6 +145,8 @@ class TestEarlierBackup:
     def test_looking_at_it_changes_nothing_in_it(self, earlier: Path) -> None:
         before = {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
         assert keeping.verify(earlier) == []
+        with pytest.raises(CallerError, match="endcap restore"):
+            Shop.open(earlier, read_only=True)
         assert {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()} == before
 
     def test_it_comes_back_into_either_store(

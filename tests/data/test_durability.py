@@ -101,6 +101,11 @@ class TestOlderVersion:
         lost.rename(tmp_path / "kept")
         with pytest.raises(ServiceError, match=r"000002\.parquet"):
             SqliteStore.open(tmp_path)
+        frame = pl.read_parquet(tmp_path / "kept")
+        frame.with_columns(event_id=pl.col("event_id").str.replace("b5$", "b-5")).write_parquet(lost)
+        with pytest.raises(ServiceError, match="not what was committed"):
+            SqliteStore.open(tmp_path)
+        assert len(list((tmp_path / "segments").glob("*.ids.npy"))) == 2, "nothing is given up for what is not sound"
         (tmp_path / "kept").rename(lost)
         with SqliteStore.open(tmp_path) as store:
             assert store.verify() == []

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from endcap.core.errors import ArtifactError, ServiceError
-from endcap.core.types import Context, EventType, Float32Array, Int32Array, Placement
+from endcap.core.types import Context, EventType, Float32Array, Int32Array, Placement, session_user
 from endcap.features.ids import Vocabulary
 from endcap.features.sequences import Histories, History
 from endcap.models.config import SequenceConfig
 from endcap.models.export import export_tower
 from endcap.models.sequence import SequenceModel, UserTower
-from endcap.models.sequence_read import KEYS, VECTORS
+from endcap.models.sequence_read import FILES
 from endcap.models.sequence_source import SequenceSource
 
 N_ITEMS, MAX_LEN = 30, 6
@@ -154,10 +154,12 @@ def test_serving_imports_no_torch() -> None:
 
 
 class TestReadShoppers:
-    """Three shoppers: one with more acts than are read, one with nothing to read, one with two."""
+    """One with more acts than are read, one with nothing to read, one with two, a visit without a name, and one of
+    long ago."""
 
-    HISTORIES = ([5, 9, 2, 6, 5, 3, 29, 0, 8], [4], [1, 2])
-    KINDS = (EventType.VIEW, EventType.REMOVE_FROM_CART, EventType.PURCHASE)
+    USERS = ("a", "b", "c", session_user("d"), "e")
+    HISTORIES = ([5, 9, 2, 6, 5, 3, 29, 0, 8], [4], [1, 2], [7], [8, 9])
+    KINDS = (EventType.VIEW, EventType.REMOVE_FROM_CART, EventType.PURCHASE, EventType.VIEW, EventType.VIEW)
 
     @pytest.fixture
     def told(self, source: SequenceSource, exported: Path, tmp_path: Path, monkeypatch) -> SequenceSource:
@@ -165,9 +167,10 @@ class TestReadShoppers:
         items = np.concatenate(self.HISTORIES).astype(np.int32)
         kinds = np.repeat([kind.code for kind in self.KINDS], sizes).astype(np.int8)
         times = np.arange(len(items))
+        times[-2:] = -5
         events = History(items, kinds, times, times.astype(np.uint64))
         source.save(tmp_path)
-        source.read(Histories(Vocabulary(["a", "b", "c"]), np.cumsum([0, *sizes]), events)).save(tmp_path)
+        source.read(Histories(Vocabulary(self.USERS), np.cumsum([0, *sizes]), events), most=2).save(tmp_path)
         return SequenceSource.load(tmp_path, Exhaustive)
 
     @pytest.fixture
@@ -191,8 +194,11 @@ class TestReadShoppers:
             return SequenceSource._tower_reads(told, items)
 
         monkeypatch.setattr(told, "_tower_reads", reads)
-        told.weigh_many(contexts)
+        told.weigh_many(contexts[:3])
         assert asked == []
+        told.weigh_many(contexts)
+        assert sorted(asked) == [[7], [8, 9]], "neither who has no name nor who was not among the last two"
+        asked.clear()
         later = replace(_context([1, 2, 7], [EventType.PURCHASE] * 3), row=2)
         another = replace(_context([2, 1], [EventType.PURCHASE] * 2), row=2)
         stranger = replace(_context([1, 2]), row=-1)
@@ -202,11 +208,11 @@ class TestReadShoppers:
             np.testing.assert_allclose(one.vector, source.weigh(context).vector, atol=1e-6)
 
     def test_vectors_of_another_model_are_refused(self, told: SequenceSource, tmp_path: Path) -> None:
-        np.save(tmp_path / VECTORS, np.zeros((3, 4), np.float32))
+        np.save(tmp_path / FILES[2], np.zeros((3, 4), np.float32))
         with pytest.raises(ArtifactError, match="not this model's"):
             SequenceSource.load(tmp_path, Exhaustive)
-        (tmp_path / VECTORS).write_bytes(b"half a file")
+        (tmp_path / FILES[2]).write_bytes(b"half a file")
         with pytest.raises(ArtifactError, match="cannot be read"):
             SequenceSource.load(tmp_path, Exhaustive)
-        (tmp_path / KEYS).unlink()
+        (tmp_path / FILES[0]).unlink()
         assert SequenceSource.load(tmp_path, Exhaustive).weigh(_context([1])).vector is not None

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import uvloop
 
 from endcap.core.errors import CallerError
 from endcap.core.types import Query
@@ -58,6 +59,59 @@ def test_those_that_wait_are_answered_together_and_as_alone(shop, threads, plant
     assert counting.turns == [1, TOGETHER, 12 - TOGETHER]
     alone = [[item.item_id for item in shop.recommend(user, n=3).items] for user in users]
     assert [ids(answer) for answer in answers] == alone
+
+
+class Sleeping:
+    """A shop that takes its time, and answers nothing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.turns = seconds, list[int]()
+
+    def is_at_hand(self):
+        return False
+
+    def answer_many(self, queries):
+        self.turns.append(len(queries))
+        time.sleep(self.seconds)
+        return [CallerError("No.", where="n") for _ in queries]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("seconds", [0.002, 0.012, 0.08])
+def test_one_that_comes_back_without_the_others_is_answered(threads, loop, seconds):
+    sleeping = Sleeping(seconds)
+
+    async def ask(queries: Queries) -> None:
+        with pytest.raises(CallerError):
+            await queries.answer(sleeping, Query(n=1))
+
+    async def visit() -> None:
+        queries = Queries(threads)
+        for _ in range(6):
+            await asyncio.gather(*(ask(queries) for _ in range(3)))
+            await asyncio.wait_for(ask(queries), 20)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(visit())
+    assert sum(sleeping.turns) == 6 * 4
+
+
+def test_those_who_ask_again_at_once_are_answered_together_again(threads):
+    sleeping = Sleeping(0.03)
+
+    async def client(queries: Queries) -> None:
+        for _ in range(12):
+            with pytest.raises(CallerError):
+                await queries.answer(sleeping, Query(n=1))
+
+    async def visit() -> None:
+        queries = Queries(threads)
+        await asyncio.gather(*(client(queries) for _ in range(6)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(visit())
+    assert sum(sleeping.turns) == 6 * 12
+    assert max(sleeping.turns) == 6
 
 
 def test_a_budget_of_ones_own_binds_nobody_else(shop, threads, monkeypatch):

@@ -20,17 +20,17 @@ import msgspec
 from endcap import __version__
 from endcap.app.audit import AuditLog
 from endcap.app.config import load_config
+from endcap.app.runtime import BACKUP as MANIFEST
 from endcap.app.runtime import CONFIG_FILE, Shop
 from endcap.core.artifacts import POINTER, FileEntry, ReleaseStore, flush, replace_atomically
 from endcap.core.determinism import system_clock
 from endcap.core.errors import CallerError, DataError, EndcapError, NotFoundError
-from endcap.data.database import is_older
+from endcap.data import database
 from endcap.data.open_store import is_embedded, open_store
 from endcap.data.sqlite_store import SqliteStore
 from endcap.data.store import Counts, Store
 from endcap.data.transfer import transfer
 
-MANIFEST = "backup.json"
 FORMAT = 1
 
 
@@ -142,18 +142,16 @@ def _store_of(backup: Path) -> Iterator[Store]:
     in a copy, whose segments are links to the backup's."""
     with ExitStack() as stack:
         folder = (backup / "store").absolute()
-        if is_older(folder):
-            copy = Path(stack.enter_context(TemporaryDirectory())) / "store"
-            shutil.copytree(folder, copy, copy_function=_link_segments)
+        if database.is_older(folder):
+            copy = Path(stack.enter_context(TemporaryDirectory(prefix="endcap-")))
+            with database.translated(copy):
+                shutil.copyfile(folder / database.FILE, copy / database.FILE)
+                for table in folder.rglob("*.parquet"):
+                    place = copy / table.relative_to(folder)
+                    place.parent.mkdir(exist_ok=True)
+                    place.symlink_to(table)
             folder = copy
         yield stack.enter_context(SqliteStore.open_reader(folder))
-
-
-def _link_segments(source: str, target: str) -> None:
-    if source.endswith(".parquet"):
-        Path(target).symlink_to(source)
-    else:
-        shutil.copyfile(source, target)
 
 
 def _wrong_releases(releases: ReleaseStore) -> list[str]:

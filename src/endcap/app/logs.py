@@ -7,7 +7,6 @@ request is for whoever writes it to decide; here it is only given a form.
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,8 +114,8 @@ def _faults(formatter: logging.Formatter, record: logging.LogRecord) -> list[str
 
 
 def _time(record: logging.LogRecord) -> str:
-    second = math.floor(record.created)
-    return f"{_second(second)}.{int(1000 * (record.created - second)):03d}Z"
+    second, millisecond = divmod(round(1000 * record.created), 1000)
+    return f"{_second(second)}.{millisecond:03d}Z"
 
 
 @lru_cache(maxsize=1)

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from endcap.encoders.speech import Transcript
 
 CONFIG_FILE = "endcap.toml"
+BACKUP = "backup.json"  # what makes a workspace a backup: see `app.keeping`
 STARTER = """# What differs from the defaults. Every key: docs/reference/configuration.md
 
 # [events.columns]          # our column = "theirs"
@@ -155,6 +156,12 @@ class Shop:
             )
         if not (place / CONFIG_FILE).exists():
             cls.init(place)
+        if (place / BACKUP).exists() and database.is_older(place / "store"):
+            raise CallerError(
+                "This is a backup that an older version made, and nothing in a backup changes.",
+                where=str(place),
+                next_step=f"Restore it into a new folder: endcap restore {place} --shop FOLDER",
+            )
         config = load_config(place / CONFIG_FILE).seen_from(place)
         store = open_store(place / "store", config.store, create=not read_only, read_only=read_only)
         return cls(place, config, store, clock)

@@ -134,7 +134,7 @@ def save_sources(sources: Sequence[CandidateSource], folder: Path, config: Index
         if isinstance(source, ContentSource | SequenceSource):
             save_index(build_index(source.searched, config, source.n_items), part / INDEX)
         if isinstance(source, SequenceSource):
-            source.read(histories).save(part)
+            source.read(histories, config.shoppers).save(part)
         entries.append(_Entry(type(source).__name__, source.name))
     (folder / "sources.json").write_bytes(msgspec.json.encode(entries))
 

@@ -134,7 +134,7 @@ def connect_writer(folder: Path) -> apsw.Connection:
                 connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
             _migrate(connection, folder)
         _check_version(connection, path)
-    except (apsw.Error, EndcapError):
+    except BaseException:
         connection.close()
         raise
     return connection

@@ -149,9 +149,13 @@ class SegmentFiles:
 
     def hash_again(self, connection: apsw.Connection) -> None:
         """Write the hashes of every committed segment's ids anew from its events, and commit to them in the open
-        transaction. Earlier files of hashes belong to nobody from then on, and are swept by the writer."""
+        transaction. Earlier files of hashes belong to nobody from then on, and are swept by the writer. ServiceError
+        for events that are not those that were committed: nothing is changed then."""
         for segment in list_segments(connection):
-            ids = pl.read_parquet(self.events_path(segment.name), columns=["event_id"])["event_id"]
+            events = self.events_path(segment.name)
+            if not events.is_file() or _sha256(events) != segment.sha256:
+                raise _damaged(events)
+            ids = pl.read_parquet(events, columns=["event_id"])["event_id"]
             path = self.ids_path(segment.name)
             with path.open("wb") as file:
                 np.save(file, np.sort(hash_ids(ids)))
@@ -242,11 +246,13 @@ class SegmentFiles:
             (self.ids_path(segment.name), segment.ids_bytes),
         ):
             if not path.is_file() or path.stat().st_size != size:
-                raise ServiceError(
-                    "The segment is missing or not of the size that was committed.",
-                    where=str(path),
-                    next_step="Restore it from a backup.",
-                )
+                raise _damaged(path)
+
+
+def _damaged(path: Path) -> ServiceError:
+    return ServiceError(
+        "The segment is missing or not what was committed.", where=str(path), next_step="Restore it from a backup."
+    )
 
 
 def _sha256(path: Path) -> str:

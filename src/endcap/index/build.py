@@ -24,6 +24,12 @@ class IndexConfig(Section):
         description="Items whose vectors are searched exactly; those of more go into an approximate index (FAISS, the "
         "extra `large`).",
     )
+    shoppers: int = Field(
+        50_000,
+        ge=0,
+        description="Shoppers, those seen last, whom the sequence model reads when a release is written, so that their "
+        "answers need not wait for it.",
+    )
 
 
 def build_index(vectors: Float32Array, config: IndexConfig, n_items: int) -> VectorIndex:
@@ -33,7 +39,7 @@ def build_index(vectors: Float32Array, config: IndexConfig, n_items: int) -> Vec
     In a large shop a scan of the vectors themselves is the lesser part of what it costs: they push what the rest of an
     answer needs out of the processor's cache.
     """
-    if n_items > config.exact_up_to:
+    if n_items > config.exact_up_to and len(vectors):
         try:
             return ApproximateIndex.build(vectors)
         except MissingExtraError as error:

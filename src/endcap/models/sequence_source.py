@@ -19,13 +19,13 @@ from endcap.core.protocols import VectorIndex
 from endcap.core.types import Context, EventType, Float32Array, Int32Array, Int64Array, Reason
 from endcap.features.sequences import Histories
 from endcap.models.evidence import Together
-from endcap.models.sequence_read import KEYS, VECTORS, ReadShoppers
+from endcap.models.sequence_read import FILES, ReadShoppers
 from endcap.models.session import open_session
 from endcap.models.windows import PADDING
 
 IndexFactory = Callable[[Float32Array], VectorIndex]
 TOWER, ITEM_VECTORS, SETTINGS = "user_tower.onnx", "item_vectors.npy", "sequence.json"
-OURS = (TOWER, ITEM_VECTORS, SETTINGS, VECTORS, KEYS)
+OURS = (TOWER, ITEM_VECTORS, SETTINGS, *FILES)
 FOLLOWED = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 READ_AT_ONCE = 16
 FOLLOWED_KINDS = np.array([kind in FOLLOWED for kind in EventType], np.bool_)  # by code
@@ -117,10 +117,10 @@ class SequenceSource:
             found[row] = SequenceEvidence(self._index, vector, float(baseline), together, place)
         return found
 
-    def read(self, histories: Histories) -> ReadShoppers:
-        """What the tower makes of every shopper, to be kept beside it."""
+    def read(self, histories: Histories, most: int) -> ReadShoppers:
+        """What the tower makes of the shoppers seen last, so many at most, to be kept beside it."""
         width, max_len = self.item_vectors.shape[1], self.settings.max_len
-        return ReadShoppers.of(self._tower_reads, width, histories, FOLLOWED_KINDS, max_len)
+        return ReadShoppers.of(self._tower_reads, width, histories, FOLLOWED_KINDS, max_len, most)
 
     def _tower_reads(self, items: Int64Array) -> Float32Array:
         """float32 [n, d] of items int64 [n, length], padded behind."""

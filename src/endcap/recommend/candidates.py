@@ -59,7 +59,7 @@ def gather(evidence: Sequence[Evidence], per_source: int, allowed: Allowed) -> C
     for column, entry in enumerate(evidence):
         scores[:, column] = entry.at(items)
     ranks = np.full((len(items), len(evidence)), per_source, np.float32)
-    sizes = np.array(list(map(len, proposals)))
+    sizes = np.array(list(map(len, proposals)), np.int64)
     columns = np.arange(len(evidence)).repeat(sizes)
     ranks[places, columns] = np.arange(len(places)) - (sizes.cumsum() - sizes)[columns]
     return Candidates.of(items, scores, ranks, per_source)

@@ -143,7 +143,9 @@ class Pipeline:
             for selector in self.selectors:
                 chosen = selector.select(query, ranked.items, chosen)
             by_item = ranked.items.argsort()
-            places = by_item[ranked.items.searchsorted(chosen, sorter=by_item)]
+            places = by_item.take(ranked.items.searchsorted(chosen, sorter=by_item), mode="clip")
+            if (ranked.items[places] != chosen).any():
+                raise ValueError("a selector chose an item that was not ranked")
             slate = self._recommendations(query, context, ranked, places)
             slate += self._filling(query, context, ranked, query.n - len(slate))
             found.append((tuple(slate), tuple(ranked.degraded)))

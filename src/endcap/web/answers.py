@@ -68,7 +68,8 @@ class Queries:
         self._threads = threads
         self._waiting: deque[_Waiting] = deque()
         self._turns, self._began_s = 0, 0.0
-        self._expected, self._held_until_s = 0, 0.0
+        self._expected = 0
+        self._hold: asyncio.TimerHandle | None = None
         self._needed_s: WeakKeyDictionary[Shop, float] = WeakKeyDictionary()  # by answers of late, made alone
 
     async def answer(self, shop: Shop, query: Query) -> bytes:
@@ -80,9 +81,11 @@ class Queries:
         return await waiting.told
 
     def _take_turns(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._hold is not None:
+            if len(self._waiting) < self._expected:
+                return
+            self._end_hold()
         now_s = loop.time()
-        if len(self._waiting) < self._expected and now_s < self._held_until_s:
-            return
         if len(self._waiting) == 1 and self._turns == 0 and self._answers_here(self._waiting[0]):
             self._waiting.popleft()
         while self._waiting and (self._turns == 0 or (self._turns < AT_ONCE and now_s - self._began_s > SLOW_S)):
@@ -134,11 +137,20 @@ class Queries:
         for waiting, one in zip(turn, found, strict=True):
             _tell(waiting, one)
         if len(turn) > 1:
-            hold_s = REJOINING * min(loop.time() - began_s, SLOW_S)
+            self._end_hold()
             self._expected = min(TOGETHER, len(self._waiting) + len(turn))
-            self._held_until_s = loop.time() + hold_s
-            loop.call_later(hold_s, self._take_turns, loop)
+            self._hold = loop.call_later(REJOINING * min(loop.time() - began_s, SLOW_S), self._go_on, loop)
         self._take_turns(loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What came is taken as it is. The timer alone says when: a loop may keep its clock in whole milliseconds."""
+        self._hold = None
+        self._take_turns(loop)
+
+    def _end_hold(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
 
 
 def _tell(waiting: _Waiting, found: bytes | BaseException) -> None:
