@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from endcap.app.publish import Release
 from endcap.app.queries import MAX_QUERY, checked
 from endcap.app.serving import Moment, Serving
 from endcap.core.determinism import Clock
-from endcap.core.errors import CallerError
+from endcap.core.errors import CallerError, EndcapError
 from endcap.core.slates import MAX_SHOWN, NONE_SHOWN, Hashes, new_id, parse, release_hash
 from endcap.core.types import Context, Placement, Query, Recommendation, Slate
 from endcap.recommend.search import Found, Searcher
@@ -46,6 +47,8 @@ class Answering:
     def slates(self, queries: Sequence[Query]) -> list[Slate | Exception]:
         """For each query its slate, or what `slate` raises. Several at once cost less than one after the other; each
         says the time that all took."""
+        with suppress(EndcapError):  # each query is told below
+            self.serving.load()  # before the clock runs: a process's first answer would have no time left
         stages = Stages()
         found: list[Slate | Exception] = []
         asked: dict[int, _Asked] = {}

@@ -104,6 +104,11 @@ class Serving:
         except AWAY:
             return held.release, held.release.seq
 
+    def load(self) -> None:
+        """Load the published release, if none is loaded yet. Raises as `current` does."""
+        if self._watch.held is None:
+            self._watch.current()
+
     def take_up(self) -> None:
         """Load what was just published, if a release answers, so that the next answer is the new one's."""
         self._watch.take_up()
