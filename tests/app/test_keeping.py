@@ -14,8 +14,9 @@ from tests.servers import PostgresServer
 
 from endcap.app import keeping
 from endcap.app.runtime import Shop
-from endcap.core.errors import CallerError, DataError, NotFoundError
+from endcap.core.errors import CallerError, DataError, NotFoundError, ServiceError
 from endcap.core.types import Event, EventType
+from endcap.data import database
 from endcap.data.open_store import VARIABLE
 from endcap.data.sqlite_store import SEGMENT_MIN_ROWS
 from endcap.testing.conformance_store import a_table
@@ -160,6 +161,15 @@ class TestEarlierBackup:
             with Shop.open(tmp_path / name, clock=lambda: planted.now_ms) as restored:
                 assert everything(restored) == before
                 assert restored.store.append([view("u", "x", "bulk7", planted.now_ms)]).accepted == []
+
+
+def test_a_store_that_is_in_use_is_not_called_damaged(folder: Path) -> None:
+    make_version_2(folder / "store")
+    lock = database.lock_for_writing(folder / "store")
+    with pytest.raises(ServiceError, match="writing to this workspace"):
+        keeping.verify(folder)
+    lock.close()
+    assert keeping.verify(folder) == []
 
 
 def test_a_shop_grows_onto_postgres_and_comes_back(

@@ -119,7 +119,8 @@ def restore(backup: Path, place: Path) -> Backup:
 
 
 def verify(folder: Path) -> list[str]:
-    """A sentence for each thing in a workspace or a backup that is not as it was written; reads every byte."""
+    """A sentence for each thing in a workspace or a backup that is not as it was written; reads every byte.
+    ServiceError where the store cannot be looked at now, as one of an older version while its server writes to it."""
     if not (folder / CONFIG_FILE).is_file():
         raise NotFoundError("There is no workspace here.", where=str(folder), next_step="Name one after --shop.")
     is_backup = (folder / MANIFEST).exists()
@@ -127,6 +128,8 @@ def verify(folder: Path) -> list[str]:
     try:
         with _store_of(folder) if is_backup else _store_of_shop(folder) as store:
             problems += store.verify()
+    except database.NotNowError:
+        raise  # which says nothing of what is on disk
     except EndcapError as error:
         problems.append(str(error))
     return problems + _wrong_releases(ReleaseStore(folder / "releases"))

@@ -44,6 +44,10 @@ CREATE TABLE users (
 """
 
 
+class NotNowError(ServiceError):
+    """The store may be whole, but is not this process's to open: another writes to it, or another version wrote it."""
+
+
 def _number_writes_of_items(connection: apsw.Connection, folder: Path) -> None:
     """1 -> 2: items know the write they came with; those that are there count as written by the newest."""
     connection.execute("""
@@ -73,7 +77,7 @@ def translated(where: Path) -> Iterator[None]:
             f"The store is damaged: {error}.", where=str(where), next_step="Restore it from a backup."
         ) from error
     except (apsw.BusyError, apsw.LockedError) as error:
-        raise ServiceError(
+        raise NotNowError(
             f"The store is busy: {error}.", where=str(where), next_step="Try again, or stop what else writes to it."
         ) from error
     except apsw.FullError as error:
@@ -111,7 +115,7 @@ def lock_for_writing(folder: Path) -> apsw.Connection:
         lock.execute("BEGIN EXCLUSIVE")
     except apsw.BusyError as error:
         lock.close()
-        raise ServiceError(
+        raise NotNowError(
             "Another process or Shop is writing to this workspace.",
             where=str(folder),
             next_step="Stop the `endcap serve` or `endcap ingest` that runs on it; what only reads may run beside it.",
@@ -246,7 +250,7 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
         )
     version = _schema_version(connection)
     if version != SCHEMA_VERSION:
-        raise ServiceError(
+        raise NotNowError(
             f"The store has schema version {version}; this version of Endcap reads {SCHEMA_VERSION}.",
             where=str(path),
             next_step="Install the version of Endcap that wrote it.",
